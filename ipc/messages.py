@@ -1,0 +1,243 @@
+"""Every message that devd's processes exchange: one frozen dataclass each, its fields the schema.
+
+Times named ``*_at_s`` are CLOCK_MONOTONIC seconds (one clock for all processes of a node); ``*_s`` are durations in
+seconds. A worker's word about its device is a claim: the front checks device, incarnation and sequence.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+PROTOCOL_VERSION = 1
+"""Carried by every frame; a peer of another version is refused with both numbers."""
+
+Verdict = Literal["pass", "fail", "none"]
+"""What the last finished probe said; ``none`` before the first one."""
+
+NodeKind = Literal["char", "block", "other"]
+Role = Literal["worker", "scout"]
+
+
+# ---- what a device is -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One file a device is reached by, as discovery saw it.
+
+    ``path`` is what the operator's glob matched (a stable symlink stays one); ``major`` and ``minor`` are the device
+    numbers, or (st_dev, st_ino) for a file that is no device node (``kind`` other).
+    """
+
+    path: str
+    kind: NodeKind
+    major: int
+    minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device as a scout found it. ``params`` goes to its worker unread (the sim driver's script lives there)."""
+
+    id: str
+    nodes: tuple[Node, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
+    numa_node: int | None = None
+    params: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """All a worker or scout is told at birth. It reads no configuration and no environment.
+
+    ``probe`` and ``reset`` hold ``kind`` and that kind's parameters under the configuration's names, durations in
+    seconds; ``match`` is the resource's selector (scouts only). ``period_s`` is the pause between the end of one
+    probe (or scan) and the start of the next, ``timeout_s`` what one may take.
+    """
+
+    role: Role
+    device: str
+    resource: str
+    driver: str
+    incarnation: int
+    health_endpoint: str
+    command_endpoint: str
+    period_s: float
+    timeout_s: float
+    probe: Mapping[str, object] = field(default_factory=dict)
+    reset: Mapping[str, object] | None = None
+    match: Mapping[str, object] = field(default_factory=dict)
+    target: Device | None = None
+
+
+# ---- worker -> front --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """Which layers of the sandbox a worker stands behind, and why the others are missing (layer -> reason)."""
+
+    level: str
+    active: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First word of a worker on its command channel, before its first probe."""
+
+    device: str
+    incarnation: int
+    pid: int
+    sandbox: Sandbox
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A worker's whole state, published at each start and end of a probe or reset; a lost one costs nothing.
+
+    ``activity`` names the call under way ("open /dev/fuse"; empty when idle), begun at ``activity_at_s``. ``seq``
+    grows by one with each message of an incarnation. ``probe_count`` counts finished probes: a message that only
+    tells of a start repeats the last verdict under the same count.
+    """
+
+    device: str
+    incarnation: int
+    seq: int
+    verdict: Verdict
+    reason: str
+    probe_count: int
+    probe_kind: str
+    probe_at_s: float
+    probe_duration_s: float
+    activity: str
+    activity_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResetDone:
+    """A reset's end, after the probe that followed it; ``health`` is the state from then on."""
+
+    device: str
+    incarnation: int
+    reset_id: int
+    ok: bool
+    reason: str
+    duration_s: float
+    health: Health
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All devices a scout sees now. Sent when it differs from the last one; ``problems`` are for the operator."""
+
+    resource: str
+    incarnation: int
+    seq: int
+    devices: tuple[Device, ...]
+    problems: tuple[str, ...] = ()
+
+
+# ---- front -> worker --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeNow:
+    """Probe (or scan) at once instead of at the period's end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Reset the device, probe it, answer ``ResetDone`` with the same id."""
+
+    reset_id: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Leave in order: finish the call under way, close the device, exit 0."""
+
+
+# ---- front <-> fork server --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Fork one worker. Two file descriptors come along: the gate's read end and the worker's stderr."""
+
+    request_id: int
+    spec: WorkerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """The worker's pid; its pidfd comes along. It touches nothing before a byte comes through its gate."""
+
+    request_id: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkFailed:
+    """No worker: ``reason`` has the errno's name and text."""
+
+    request_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildExit:
+    """A worker and everything left of its process group are gone.
+
+    ``code`` is the exit status when it left by itself, ``signal`` the signal number when it was ended; the other is
+    -1. Times are the worker's own CPU seconds, ``max_rss_kib`` its largest resident set (getrusage(2)).
+    """
+
+    pid: int
+    code: int
+    signal: int
+    user_s: float
+    system_s: float
+    max_rss_kib: int
+
+
+# ---- devd command line <-> front --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRequest:
+    """One question or order of an operator."""
+
+    verb: str
+    args: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlReply:
+    """The answer; ``error`` is empty when it went well."""
+
+    ok: bool
+    error: str
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+MESSAGES: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (
+        Hello,
+        Health,
+        ResetDone,
+        Listing,
+        ProbeNow,
+        Reset,
+        Stop,
+        Fork,
+        Forked,
+        ForkFailed,
+        ChildExit,
+        ControlRequest,
+        ControlReply,
+    )
+}
+"""Wire name -> dataclass: what may stand at the top of a frame."""
