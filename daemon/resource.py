@@ -1,4 +1,4 @@
-"""What the gRPC side sees of a resource: plain values and one protocol, so that it knows neither table nor supervisor."""
+"""What the gRPC side sees of a resource: plain values and one protocol; it knows neither table nor supervisor."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

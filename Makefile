@@ -1,0 +1,53 @@
+# Two commands do all the set-up: `make demo` and `make test`. Everything stays inside this folder (.venv).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_SECONDS ?= 60
+# Test processes at once; the suite is sized for two cores.
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint check-types bench proto docs constraints clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## make the virtual environment
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## run devd for DEMO_SECONDS (60) against a stub kubelet, with this machine's devices
+	@$(BIN)/devd demo --seconds $(DEMO_SECONDS)
+
+test: lint  ## lint, then every test
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+
+lint: $(STAMP)  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(STAMP)  ## measure; prints a table and writes benchmarks/results/
+	$(BIN)/python -m benchmarks
+
+proto: $(STAMP)  ## regenerate proto/gen from the .proto files
+	$(BIN)/python proto/generate.py
+
+docs: $(STAMP)  ## regenerate the pages that are drawn from the code
+	$(BIN)/python -m devd.daemon.config.reference > docs/configuration.md
+	$(BIN)/python -m devd.daemon.lifecycle_page > docs/lifecycle.md
+
+constraints: $(STAMP)  ## write down the versions that are installed now
+	{ echo '# The versions the tests run with. Written by "make constraints"; pip reads it with -c.'; \
+	  $(BIN)/pip freeze --exclude-editable; } > constraints.txt
+
+clean:  ## remove what was made
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,302 @@
+"""The daemon: puts the parts together, runs them on one event loop, and takes them apart again in order."""
+
+import asyncio
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from devd.daemon import events as ev
+from devd.daemon.config import Config, ConfigError, load
+from devd.daemon.control_desk import ControlDesk
+from devd.daemon.endpoint import ResourceEndpoint
+from devd.daemon.errors import AlreadyRunningError, StartupError
+from devd.daemon.health_feed import HealthFeed
+from devd.daemon.journal import WorkerJournal
+from devd.daemon.kubelet_watch import KubeletWatch
+from devd.daemon.logs import set_up_logging
+from devd.daemon.options import RunOptions
+from devd.daemon.prestart import PreStartDesk
+from devd.daemon.scout_feed import SCOUT_PREFIX, ScoutFeed
+from devd.daemon.status import StatusReport
+from devd.daemon.supervisor import Listeners, Supervisor
+from devd.daemon.table import ResourceTable
+from devd.ipc.control import ControlServer
+from devd.ipc.endpoints import RuntimeLayout
+from devd.ipc.errors import EndpointError
+from devd.ipc.health import HealthSubscriber
+from devd.ipc.identity import PeerAuthenticator
+from devd.ipc.messages import Listing
+
+FIRST_VERDICTS_WITHIN_S = 20.0
+"""A resource registers when each device has had a verdict, or after this: one sick device does not hold the others."""
+WORKERS_LEAVE_WITHIN_S = 2.5
+ENDPOINTS_LEAVE_WITHIN_S = 1.5
+"""Bounds of the two steps of an orderly end; together under the 5 s an end may take."""
+
+PR_SET_CHILD_SUBREAPER = 36
+"""prctl(2): orphaned descendants become this process's children."""
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+
+log = logging.getLogger("devd")
+
+
+def run(options: RunOptions) -> int:
+    """Run the daemon until SIGTERM or SIGINT; return the process's exit code."""
+    set_up_logging(options.log_format, options.log_level)
+    try:
+        config = load(options.config)
+    except ConfigError as error:
+        for line in error.render().splitlines():
+            log.error("%s", line)
+        return EXIT_CONFIG
+    config = _overridden(config, options)
+    try:
+        with RuntimeLock(RuntimeLayout(options.runtime_dir)) as layout:
+            return asyncio.run(Daemon(config, options, layout).run())
+    except (StartupError, EndpointError) as error:
+        log.error("devd cannot start: %s", error)
+        return EXIT_FAILED
+
+
+class RuntimeLock:
+    """The runtime directory, made, locked for this process, and removed again."""
+
+    def __init__(self, layout: RuntimeLayout) -> None:
+        self._layout = layout
+        self._fd: int | None = None
+
+    def __enter__(self) -> RuntimeLayout:
+        """Lock before anything in the directory is touched. Raises AlreadyRunningError naming the holder."""
+        root = self._layout.root
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._fd = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartupError(
+                f"runtime directory {root}: {error.strerror}; choose another with --runtime-dir"
+            ) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._fd, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            raise AlreadyRunningError(
+                f"another devd (pid {holder}) holds {root}: stop it, or give this one its own --runtime-dir"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, f"{os.getpid()}\n".encode())
+        self._layout.prepare()
+        return self._layout
+
+    def __exit__(self, *_exc: object) -> None:
+        """Remove what was made; the lock falls with the descriptor."""
+        self._layout.remove()
+        if self._fd is not None:
+            os.close(self._fd)
+
+
+class Daemon:
+    """All parts of one running devd."""
+
+    def __init__(self, config: Config, options: RunOptions, layout: RuntimeLayout) -> None:
+        self._config = config
+        self._options = options
+        self._layout = layout
+        self._ended = asyncio.Event()
+        self._signals = 0
+        self._journal = WorkerJournal(options.log_dir)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        # Sockets that were closed with something unsent must not hold up the end.
+        self._context.setsockopt(zmq.LINGER, 0)
+        self._changed = asyncio.Event()
+
+    async def run(self) -> int:
+        """Run until told to end."""
+        loop = asyncio.get_running_loop()
+        _become_subreaper()
+        self._auth = PeerAuthenticator(self._context)
+        loop.add_reader(self._auth.fd, self._auth.handle)
+        bus = HealthSubscriber(self._context, self._layout.health)
+        tell = Listeners(self._device_changed, self._forgotten, self._listed, self._answered, self._journal_line)
+        self._supervisor = Supervisor(loop, self._context, self._layout, self._auth, tell)
+        loop.add_signal_handler(signal.SIGCHLD, self._supervisor.workforce.reap)
+        self._feed = HealthFeed(loop, bus, self._supervisor.reported, self._misbehaved)
+        self._supervisor.on_stall(self._feed.drain)
+        self._desk = PreStartDesk(self._ask_pre_start, self._expire_pre_start)
+        self._tables = {one.name: ResourceTable(one, self._supervisor, self._desk) for one in self._config.resources}
+        self._scouts = ScoutFeed(loop, self._supervisor, self._tables)
+        watch = KubeletWatch(self._config.kubelet.dir)
+        self._endpoints: dict[str, ResourceEndpoint] = {
+            name: ResourceEndpoint(table, self._config.kubelet, watch) for name, table in self._tables.items()
+        }
+        self._status = StatusReport(self._supervisor, self._scouts, self._tables, self._endpoints, self._facts())
+        control = ControlServer(self._context, self._layout.control)
+        self._control = ControlDesk(loop, control, self._supervisor, self._build_status)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end_asked, number)
+        self._scouts.start()
+        log.info("devd %s runs %d resources", os.getpid(), len(self._tables), extra={"event": "start"})
+        watching = asyncio.create_task(watch.run())
+        serving = [asyncio.create_task(self._serve(name)) for name in self._endpoints]
+        failed = await self._until_end(serving)
+        await self._take_apart(serving, watching)
+        bus.close()
+        self._close()
+        return EXIT_FAILED if failed else EXIT_OK
+
+    # ---- serving ----
+
+    async def _serve(self, name: str) -> None:
+        """Serve one resource as soon as its first verdicts are there, or the time for them is up."""
+        table = self._tables[name]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_VERDICTS_WITHIN_S):
+                while not (self._scouts.listed(name) and table.decided):
+                    self._changed.clear()
+                    await self._changed.wait()
+        await self._endpoints[name].run()
+
+    async def _until_end(self, serving: list[asyncio.Task[None]]) -> bool:
+        """Wait for the order to end, or for a resource that cannot be served; return whether it was the latter."""
+        ended = asyncio.create_task(self._ended.wait())
+        done, _ = await asyncio.wait([ended, *serving], return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        failures = [error for task in done if task is not ended and (error := task.exception()) is not None]
+        for error in failures:
+            log.error("%s", error, exc_info=None if isinstance(error, StartupError) else error)
+        return bool(failures)
+
+    # ---- who tells whom ----
+
+    def _device_changed(self, device: str) -> None:
+        self._wake()
+        charge = self._supervisor.get(device)
+        if charge is not None and not device.startswith(SCOUT_PREFIX):
+            table = self._tables.get(charge.resource)
+            if table is not None:
+                table.notify()
+
+    def _forgotten(self, device: str) -> None:
+        self._feed.forget(device)
+        self._journal.forget(device)
+        if not device.startswith(SCOUT_PREFIX):
+            self._scouts.forgotten(device)
+        self._wake()
+
+    def _listed(self, scout: str, listing: Listing) -> None:
+        del scout
+        self._scouts.take(listing)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+
+    def _answered(self, waiter: int, device: str, ok: bool, text: str) -> None:  # noqa: FBT001 - as the effect has it
+        del device
+        self._desk.answered(waiter, ok=ok, text=text)
+
+    def _journal_line(self, device: str, event: str, fields: dict[str, object]) -> None:
+        self._journal.write(device, event, **fields)
+
+    def _misbehaved(self, device: str, detail: str) -> None:
+        charge = self._supervisor.get(device)
+        if charge is not None:
+            self._supervisor.misbehaved(device, charge.state.incarnation, detail)
+
+    def _ask_pre_start(self, device: str, waiter: int) -> None:
+        self._supervisor.send(device, ev.PreStartAsked(self._supervisor.now(), waiter))
+
+    def _expire_pre_start(self, device: str, waiter: int) -> None:
+        self._supervisor.send(device, ev.PreStartExpired(self._supervisor.now(), waiter))
+
+    # ---- status ----
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "config": str(self._options.config),
+            "config_error": None,
+            "kubelet_dir": str(self._config.kubelet.dir),
+            "registration": self._config.kubelet.registration,
+            "runtime_dir": str(self._layout.root),
+        }
+
+    def _build_status(self) -> dict[str, Any]:
+        return self._status.build(
+            {
+                "health_messages": self._feed.received,
+                "health_refused": dict(self._feed.refused),
+                "peers_refused": dict(self._auth.refused),
+                "stalls": self._supervisor.stalls,
+                "journal_lost": self._journal.lost,
+            }
+        )
+
+    # ---- the end ----
+
+    def _end_asked(self, number: int) -> None:
+        self._signals += 1
+        log.info("%s: ending%s", signal.Signals(number).name, " at once" if self._signals > 1 else "")
+        self._ended.set()
+        self._wake()
+
+    async def _take_apart(self, serving: list[asyncio.Task[None]], watching: asyncio.Task[None]) -> None:
+        """End in the order that tells no lies: first the streams, then the workers."""
+        for task in serving:
+            task.cancel()
+        watching.cancel()
+        stops = asyncio.gather(*(one.stop() for one in self._endpoints.values()), return_exceptions=True)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stops, ENDPOINTS_LEAVE_WITHIN_S)
+        await asyncio.gather(*serving, watching, return_exceptions=True)
+        for charge in self._supervisor:
+            self._supervisor.send(charge.state.id, ev.Retired(self._supervisor.now()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WORKERS_LEAVE_WITHIN_S):
+                while self._supervisor.workforce.pids and self._signals <= 1:
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        left = self._supervisor.workforce.pids
+        if left:
+            log.warning("workers %s do not end: the kernel keeps them until their device lets go", list(left))
+        self._control.close()
+        self._scouts.close()
+        self._supervisor.close()
+        self._feed.close()
+        loop.remove_reader(self._auth.fd)
+        self._auth.close()
+        loop.remove_signal_handler(signal.SIGCHLD)
+        self._journal.close(1.0)
+        self._context.destroy(linger=0)
+        log.info("devd ended", extra={"event": "end"})
+
+
+def _overridden(config: Config, options: RunOptions) -> Config:
+    """Return the configuration with the directories the command line names."""
+    changes: dict[str, Path] = {}
+    if options.kubelet_dir is not None:
+        changes["dir"] = options.kubelet_dir
+    if options.registry_dir is not None:
+        changes["registry_dir"] = options.registry_dir
+    return config.model_copy(update={"kubelet": config.kubelet.model_copy(update=changes)})
+
+
+def _become_subreaper() -> None:
+    """Have orphaned workers become our children, so that their ends can be waited for."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    prctl: Callable[..., int] = libc.prctl
+    if prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        log.warning("prctl(PR_SET_CHILD_SUBREAPER): %s", os.strerror(ctypes.get_errno()))

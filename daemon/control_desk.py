@@ -1,0 +1,62 @@
+"""The front's side of ``devd status`` and the operator's verbs: one answer to each request, from memory, at once."""
+
+import logging
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping
+
+from devd.daemon import events as ev
+from devd.daemon.supervisor import Supervisor
+from devd.ipc.control import ControlServer
+from devd.ipc.messages import ControlReply, ControlRequest
+
+log = logging.getLogger("devd.control")
+
+Status = Callable[[], Mapping[str, object]]
+
+
+class ControlDesk:
+    """Reads the control socket on the event loop and answers."""
+
+    def __init__(self, loop: AbstractEventLoop, server: ControlServer, supervisor: Supervisor, status: Status) -> None:
+        self._loop = loop
+        self._server = server
+        self._supervisor = supervisor
+        self._status = status
+        loop.add_reader(server.fd, self._readable)
+
+    def close(self) -> None:
+        """Stop answering and remove the socket."""
+        self._loop.remove_reader(self._server.fd)
+        self._server.close()
+
+    def _readable(self) -> None:
+        for route, request, error in self._server.drain(64):
+            reply = self._answer(request) if request is not None else ControlReply(ok=False, error=error)
+            self._server.reply(route, reply)
+        if self._server.pending():
+            self._loop.call_soon(self._readable)
+
+    def _answer(self, request: ControlRequest) -> ControlReply:
+        match request.verb:
+            case "status":
+                return ControlReply(ok=True, error="", data=self._status())
+            case "health":
+                return ControlReply(ok=True, error="")
+            case "probe" | "restart":
+                return self._order(request)
+        return ControlReply(
+            ok=False, error=f"unknown verb {request.verb!r:.40}: this daemon knows status, health, probe and restart"
+        )
+
+    def _order(self, request: ControlRequest) -> ControlReply:
+        device = request.args.get("device")
+        charge = self._supervisor.get(device) if isinstance(device, str) else None
+        if charge is None or not isinstance(device, str):
+            return ControlReply(ok=False, error=f"no device {device!r:.80}: 'devd status' lists them")
+        log.info("%s: an operator asked for %s", device, request.verb, extra={"device": device, "event": request.verb})
+        if request.verb == "restart":
+            self._supervisor.send(device, ev.RestartAsked(self._supervisor.now()))
+            return ControlReply(ok=True, error="")
+        if not self._supervisor.probe_now(device):
+            return ControlReply(ok=False, error=f"{device}: no worker can be asked now ({charge.state.phase})")
+        return ControlReply(ok=True, error="")

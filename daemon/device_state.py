@@ -1,0 +1,98 @@
+"""A device as its lifecycle knows it: phases, the policy it lives by, and its state. Values only."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from devd.ipc.messages import Health
+
+LEASE_SLACK_S = 0.15
+"""How late a report may be beyond what period and timeout allow: scheduling and transport on a busy node."""
+
+
+class Phase(StrEnum):
+    """Where a device is. Each phase but ABSENT has at most one deadline, with one meaning."""
+
+    ABSENT = "absent"
+    STARTING = "starting"
+    SERVING = "serving"
+    RESETTING = "resetting"
+    LEAVING = "leaving"
+    STOPPING = "stopping"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+
+
+PHASES: dict[Phase, tuple[str, str]] = {
+    Phase.ABSENT: ("not discovered now, no worker", "none"),
+    Phase.STARTING: ("a worker was ordered, no report yet", "first report due, else killed"),
+    Phase.SERVING: ("the worker reports", "next report due, else killed as hung"),
+    Phase.RESETTING: ("the worker resets the device", "reset's answer due, else killed as hung"),
+    Phase.LEAVING: ("the worker was asked to stop", "exit due, else killed"),
+    Phase.STOPPING: ("killed, exit not seen: it still holds the device", "exit due, else wedged: the device is fenced"),
+    Phase.BACKOFF: ("no worker; the last one ended", "next worker is started"),
+    Phase.FAILED: ("no worker; restart intensity exceeded", "slow retry"),
+}
+"""Phase -> what it means, what its deadline means."""
+
+WORKER_PHASES = frozenset({Phase.STARTING, Phase.SERVING, Phase.RESETTING, Phase.LEAVING, Phase.STOPPING})
+"""Phases in which a process of the device may exist: no other may be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The numbers a device lives by, from its resource's configuration. All durations in seconds."""
+
+    period_s: float
+    timeout_s: float
+    failures: int = 1
+    successes: int = 1
+    reset_timeout_s: float | None = None
+    linger_s: float = 60.0
+    intensity: int = 5
+    window_s: float = 60.0
+    backoff_s: float = 0.2
+    backoff_max_s: float = 30.0
+    retry_s: float = 300.0
+
+    @property
+    def lease_s(self) -> float:
+        """How long one passing probe is good for, from its report's arrival."""
+        return self.period_s + self.timeout_s + LEASE_SLACK_S
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """All the front knows of a device's health and worker. ``*_at_s`` and ``*_s`` as in the events."""
+
+    id: str
+    phase: Phase
+    incarnation: int
+    since_s: float
+    deadline_s: float | None = None
+    phase_since_s: float = 0.0
+    present: bool = True
+    wanted: bool = True
+    leave_list_at_s: float | None = None
+    listed: bool = True
+    healthy: bool = False
+    lease_until_s: float | None = None
+    reason: str = "waiting for the first probe"
+    decided: bool = False
+    pid: int | None = None
+    spawned_at_s: float = 0.0
+    wedged: bool = False
+    respawn: bool = False
+    seq: int = 0
+    probe_count: int = 0
+    passes: int = 0
+    fails: int = 0
+    last: Health | None = None
+    activity: str = ""
+    activity_at_s: float = 0.0
+    restarts: int = 0
+    exits: tuple[float, ...] = ()
+    streak: int = 0
+    probation: bool = False
+    last_exit: str = ""
+    reset_id: int = 0
+    waiters: tuple[int, ...] = ()

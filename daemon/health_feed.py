@@ -1,0 +1,108 @@
+"""The health bus's receiving end: takes in what workers publish, makes sure who speaks, and passes it on.
+
+Who speaks is the kernel's word (the connection's peer credentials), never the message's. A worker that speaks for
+another device, sends garbage or floods is refused, counted and handed over as misbehaving.
+"""
+
+from asyncio import AbstractEventLoop
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from devd.ipc.health import HealthSubscriber, Received
+from devd.ipc.messages import Health
+
+RATE_PER_S = 100.0
+"""Messages a second a worker may send over time: two a probe, at the shortest period of 50 ms, and as much again."""
+BURST = 400.0
+"""Messages at once: what a worker may have queued while the front was away, with room."""
+BATCH = 256
+"""Messages taken before the loop gets its turn again."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    filled_at_s: float
+
+
+class HealthFeed:
+    """Reads the bus on the event loop."""
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        subscriber: HealthSubscriber,
+        reported: Callable[[str, Health], None],
+        misbehaved: Callable[[str, str], None],
+    ) -> None:
+        self._loop = loop
+        self._subscriber = subscriber
+        self._reported = reported
+        self._misbehaved = misbehaved
+        self._buckets: dict[str, _Bucket] = {}
+        self._refused: Counter[str] = Counter()
+        self._again = False
+        self.received = 0
+        loop.add_reader(subscriber.fd, self._readable)
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Return how many messages were refused, by reason."""
+        return self._refused
+
+    def drain(self) -> None:
+        """Take in everything that has arrived, bounded by the socket's own queue."""
+        while self._batch():
+            pass
+
+    def forget(self, device: str) -> None:
+        """Drop what is remembered of a device."""
+        self._buckets.pop(device, None)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._loop.remove_reader(self._subscriber.fd)
+
+    def _readable(self) -> None:
+        self._again = False
+        more = self._batch()
+        if (more or self._subscriber.pending()) and not self._again:
+            self._again = True
+            self._loop.call_soon(self._readable)
+
+    def _batch(self) -> bool:
+        """Take in one batch; return whether there may be more."""
+        batch = self._subscriber.drain(BATCH)
+        now_s = self._loop.time()
+        for received in batch:
+            self._take(received, now_s)
+        return len(batch) >= BATCH
+
+    def _take(self, received: Received, now_s: float) -> None:
+        self.received += 1
+        device = received.identity
+        if not device:
+            self._refused["unknown sender"] += 1
+            return
+        if not self._within_rate(device, now_s):
+            self._refused["flood"] += 1
+            self._misbehaved(device, f"sent more than {RATE_PER_S:g} messages a second")
+            return
+        message = received.message
+        if not isinstance(message, Health):
+            self._refused["garbage"] += 1
+            self._misbehaved(device, received.error or "sent something that is no health message")
+            return
+        if message.device != device:
+            self._refused["spoof"] += 1
+            self._misbehaved(device, f"spoke for {message.device!r:.80}")
+            return
+        self._reported(device, message)
+
+    def _within_rate(self, device: str, now_s: float) -> bool:
+        bucket = self._buckets.setdefault(device, _Bucket(BURST, now_s))
+        bucket.tokens = min(BURST, bucket.tokens + (now_s - bucket.filled_at_s) * RATE_PER_S)
+        bucket.filled_at_s = now_s
+        bucket.tokens -= 1
+        return bucket.tokens > 0

@@ -1,0 +1,534 @@
+"""One device's life as a pure function: ``step(state, event, policy) -> (state, effects)``. No I/O, no clock.
+
+A device is Healthy while it has a live lease. A passing probe grants one; a failing probe, a missed deadline or the
+device's absence ends it; a dead worker merely stops renewing it. The transition table at the end of this module says
+for every phase and event whether it is taken, dropped (it came too late to matter) or illegal (a bug of ours).
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
+from devd.daemon import events as ev
+from devd.daemon.device_state import LEASE_SLACK_S, WORKER_PHASES, DeviceState, Phase, Policy
+from devd.ipc.messages import Health
+
+START_TIMEOUT_S = 15.0
+"""From the order to fork until the first report: fork, sandbox, sockets, on a node that is busy booting."""
+LEAVE_TIMEOUT_S = 1.0
+"""What a worker that was asked to stop may take before it is killed."""
+WEDGED_AFTER_S = 2.0
+"""After SIGKILL a process is gone in about a millisecond; one that is still there after this hangs in the kernel."""
+BACKOFF_JITTER = 0.25
+"""Up to this share of a delay is taken off, by device id, so that devices that died together do not come back so."""
+
+
+class LifecycleError(Exception):
+    """Raised when an event arrives in a phase where it cannot happen: a bug of the front, never a worker's doing."""
+
+
+Step = tuple[DeviceState, tuple[ev.Effect, ...]]
+Handler = Callable[[DeviceState, ev.Event, Policy], Step]
+
+
+def birth(device: str, at_s: float) -> Step:
+    """Return the state of a device that was just discovered, and the order for its first worker."""
+    state = DeviceState(id=device, phase=Phase.ABSENT, incarnation=0, since_s=at_s)
+    return _spawn(state, at_s, ())
+
+
+def step(state: DeviceState, event: ev.Event, policy: Policy) -> Step:
+    """Return the next state and what to do. Raises LifecycleError when the event cannot happen in this phase."""
+    after, effects = _handler(state, event)(state, event, policy)
+    return _settle(after, event.at_s), effects
+
+
+def next_due_s(state: DeviceState) -> float | None:
+    """Return when the next Tick is worth sending, or None."""
+    dues = [due for due in (state.deadline_s, state.lease_until_s, state.leave_list_at_s) if due is not None]
+    return min(dues, default=None)
+
+
+def backoff_s(device: str, streak: int, policy: Policy) -> float:
+    """Return the pause before restart number ``streak`` (from 1) of a crash loop. Never shrinks as streak grows."""
+    doublings = min(streak - 1, 30)  # 2^30 seconds are past any configured maximum
+    jitter = zlib.crc32(device.encode()) / 2**32
+    return float(min(policy.backoff_max_s, policy.backoff_s * 2**doublings) * (1 - BACKOFF_JITTER * jitter))
+
+
+# ---- shared moves -----------------------------------------------------------------------------------------------
+
+
+def _settle(state: DeviceState, at_s: float) -> DeviceState:
+    """Derive what is offered from the lease; the one place that sets ``healthy``."""
+    live = state.lease_until_s is not None and at_s < state.lease_until_s
+    healthy = live and state.present and state.wanted
+    if healthy:
+        state = replace(state, reason="")
+    if healthy != state.healthy:
+        state = replace(state, healthy=healthy, since_s=at_s)
+    return state
+
+
+def _enter(state: DeviceState, phase: Phase, at_s: float, deadline_s: float | None) -> DeviceState:
+    return replace(state, phase=phase, phase_since_s=at_s, deadline_s=deadline_s)
+
+
+def _spawn(state: DeviceState, at_s: float, effects: tuple[ev.Effect, ...]) -> Step:
+    incarnation = state.incarnation + 1
+    state = _enter(state, Phase.STARTING, at_s, at_s + START_TIMEOUT_S)
+    state = replace(
+        state,
+        incarnation=incarnation,
+        restarts=state.restarts + (incarnation > 1),
+        spawned_at_s=at_s,
+        pid=None,
+        wedged=False,
+        respawn=False,
+        seq=0,
+        probe_count=0,
+        activity="",
+    )
+    return state, (*effects, ev.Spawn(incarnation))
+
+
+def _end_lease(state: DeviceState, reason: str) -> DeviceState:
+    return replace(state, lease_until_s=None, passes=0, reason=reason, decided=True)
+
+
+def _kill(state: DeviceState, at_s: float, reason: str, *, inspect: bool) -> Step:
+    state = _enter(state, Phase.STOPPING, at_s, at_s + WEDGED_AFTER_S)
+    state, answers = _answer(state, ok=False, text=reason)
+    return state, (*answers, ev.Record("kill", reason), ev.Kill(state.incarnation, reason, inspect))
+
+
+def _answer(state: DeviceState, *, ok: bool, text: str) -> tuple[DeviceState, tuple[ev.Effect, ...]]:
+    """Answer every PreStart that waits."""
+    answers = tuple(ev.Answer(waiter, ok, text) for waiter in state.waiters)
+    return replace(state, waiters=()), answers
+
+
+def _ended(state: DeviceState, at_s: float, detail: str, policy: Policy) -> Step:
+    """Decide what follows on the end of a worker (or on a fork that failed): the one place that counts restarts."""
+    state = replace(state, pid=None, wedged=False, last_exit=detail, activity="")
+    if not state.wanted:
+        state, answers = _answer(state, ok=False, text="the device is being withdrawn")
+        return _enter(state, Phase.ABSENT, at_s, None), (*answers, ev.Forget())
+    if not state.present:
+        return _enter(state, Phase.ABSENT, at_s, None), (() if state.listed else (ev.Forget(),))
+    if state.respawn:
+        return _spawn(state, at_s, (ev.Record("restart", "as ordered"),))
+    stable = at_s - state.spawned_at_s >= policy.window_s
+    exits = (*(one for one in state.exits if one > at_s - policy.window_s), at_s)
+    state = replace(
+        state,
+        exits=exits,
+        streak=1 if stable else state.streak + 1,
+        probation=state.probation and not stable,
+    )
+    if state.probation or len(exits) > policy.intensity:
+        return _give_up(state, at_s, detail, policy)
+    pause_s = backoff_s(state.id, state.streak, policy)
+    record = ev.Record("restart", f"worker {detail}; the next one starts in {pause_s:.1f} s")
+    return _enter(state, Phase.BACKOFF, at_s, at_s + pause_s), (record,)
+
+
+def _give_up(state: DeviceState, at_s: float, detail: str, policy: Policy) -> Step:
+    """Stop restarting: the intensity is exceeded."""
+    reason = (
+        f"worker ended {len(state.exits)} times in {policy.window_s:g} s, last: {detail}; "
+        f"tried again every {policy.retry_s:g} s, or now by 'devd restart {state.id}'"
+    )
+    state, answers = _answer(_end_lease(state, reason), ok=False, text=reason)
+    return _enter(state, Phase.FAILED, at_s, at_s + policy.retry_s), (*answers, ev.Record("failed", reason))
+
+
+def _judge(state: DeviceState, health: Health, at_s: float, policy: Policy) -> DeviceState:
+    """Apply a finished probe's verdict to the lease. A message that repeats an old verdict changes nothing."""
+    state = replace(
+        state,
+        seq=health.seq,
+        activity=health.activity,
+        activity_at_s=min(health.activity_at_s, at_s),
+    )
+    if health.probe_count <= state.probe_count or health.verdict == "none":
+        return state
+    state = replace(state, probe_count=health.probe_count, last=health, decided=True)
+    if health.verdict == "pass":
+        return _passed(state, at_s, policy)
+    return _failed(state, health.reason, at_s, policy)
+
+
+def _passed(state: DeviceState, at_s: float, policy: Policy) -> DeviceState:
+    state = replace(state, passes=state.passes + 1, fails=0)
+    if state.healthy or state.passes >= policy.successes:
+        return replace(state, lease_until_s=at_s + policy.lease_s)
+    return replace(state, reason=f"recovering: {state.passes} of {policy.successes} good probes in a row")
+
+
+def _failed(state: DeviceState, reason: str, at_s: float, policy: Policy) -> DeviceState:
+    state = replace(state, fails=state.fails + 1, passes=0)
+    if state.healthy and state.fails < policy.failures:
+        # A tolerated failure carries a live lease over to the next probe, at most failures - 1 times in a row:
+        # without it, ``failures`` above 1 could never be reached before the lease ran out.
+        return replace(state, lease_until_s=at_s + policy.lease_s)
+    return _end_lease(state, reason or "probe failed without a reason")
+
+
+def _report_due_s(health: Health, at_s: float, policy: Policy) -> float:
+    """Return when the next report is due, given the last one: at the end of a call under way, or of the next one."""
+    pause_s = 0.0 if health.activity else policy.period_s
+    return at_s + pause_s + policy.timeout_s + LEASE_SLACK_S
+
+
+# ---- handlers: one for each meaning -----------------------------------------------------------------------------
+
+
+def _found(state: DeviceState, event: ev.Found, policy: Policy) -> Step:
+    del policy
+    if state.present and state.wanted:
+        return state, ()
+    state = replace(state, present=True, wanted=True, listed=True, leave_list_at_s=None)
+    if state.phase is Phase.ABSENT:
+        return _spawn(replace(state, reason="waiting for the first probe", decided=False), event.at_s, ())
+    # A worker that still has to end belongs to the device as it was: a fresh one follows it.
+    return replace(state, respawn=state.phase in (Phase.LEAVING, Phase.STOPPING)), ()
+
+
+def _replaced(state: DeviceState, event: ev.Replaced, policy: Policy) -> Step:
+    del policy
+    state = _end_lease(state, event.detail)
+    state = replace(state, present=True, listed=True, leave_list_at_s=None, last=None)
+    record = ev.Record("replaced", event.detail)
+    if state.phase in (Phase.BACKOFF, Phase.FAILED, Phase.ABSENT):
+        return _spawn(replace(state, exits=(), streak=0, probation=False), event.at_s, (record,))
+    state = replace(state, respawn=True)
+    if state.phase is Phase.STOPPING:
+        return state, (record,)
+    after, effects = _kill(state, event.at_s, event.detail, inspect=False)
+    return after, (record, *effects)
+
+
+def _vanished(state: DeviceState, event: ev.Vanished, policy: Policy) -> Step:
+    if not state.present:
+        return state, ()
+    state = _end_lease(state, event.detail)
+    state = replace(state, present=False, respawn=False, leave_list_at_s=event.at_s + policy.linger_s)
+    state, answers = _answer(state, ok=False, text=event.detail)
+    effects = (*answers, ev.Record("vanished", event.detail))
+    if state.phase in (Phase.BACKOFF, Phase.FAILED, Phase.ABSENT):
+        return _enter(state, Phase.ABSENT, event.at_s, None), effects
+    after, more = _leave(state, event.at_s)
+    return after, (*effects, *more)
+
+
+def _retired(state: DeviceState, event: ev.Retired, policy: Policy) -> Step:
+    del policy
+    state = replace(_end_lease(state, "withdrawn"), wanted=False, respawn=False)
+    state, answers = _answer(state, ok=False, text="the device is being withdrawn")
+    if state.phase not in WORKER_PHASES:
+        return _enter(state, Phase.ABSENT, event.at_s, None), (*answers, ev.Forget())
+    after, effects = _leave(state, event.at_s)
+    return after, (*answers, *effects)
+
+
+def _leave(state: DeviceState, at_s: float) -> Step:
+    """Ask the worker to stop, unless it is on its way out already."""
+    if state.phase in (Phase.LEAVING, Phase.STOPPING):
+        return state, ()
+    if state.phase is Phase.STARTING or state.activity:
+        # It cannot hear an order before its first word, nor inside a call.
+        return _kill(state, at_s, "no longer needed", inspect=False)
+    return _enter(state, Phase.LEAVING, at_s, at_s + LEAVE_TIMEOUT_S), (ev.AskStop(state.incarnation),)
+
+
+def _spawned(state: DeviceState, event: ev.Spawned, policy: Policy) -> Step:
+    del policy
+    return replace(state, pid=event.pid), (ev.Record("start", f"worker {event.pid}"),)
+
+
+def _spawned_late(state: DeviceState, event: ev.Spawned, policy: Policy) -> Step:
+    """Kill what was given up before it was there."""
+    del policy
+    kill = ev.Kill(state.incarnation, "started too late", inspect=False)
+    return replace(state, pid=event.pid, deadline_s=event.at_s + WEDGED_AFTER_S), (kill,)
+
+
+def _spawn_failed(state: DeviceState, event: ev.SpawnFailed, policy: Policy) -> Step:
+    after, effects = _ended(state, event.at_s, f"could not be started: {event.reason}", policy)
+    if not after.healthy and after.phase is Phase.BACKOFF:
+        after = _end_lease(after, f"its worker could not be started: {event.reason}")
+    return after, effects
+
+
+def _reported(state: DeviceState, event: ev.Reported, policy: Policy) -> Step:
+    if event.health.seq <= state.seq:
+        return state, ()
+    first = state.phase is Phase.STARTING
+    finished = event.health.probe_count > state.probe_count
+    was_fresh = state.probe_count == 0
+    state = _judge(state, event.health, event.at_s, policy)
+    due_s = _report_due_s(event.health, event.at_s, policy)
+    if first:
+        state = _enter(state, Phase.SERVING, event.at_s, due_s)
+    elif finished:
+        state = replace(state, deadline_s=due_s)
+    else:
+        # The start of a probe brings its deadline forward and never back: no one lives on by starting for ever.
+        state = replace(state, deadline_s=min(due_s, state.deadline_s or due_s))
+    if finished and was_fresh and state.waiters:
+        return _begin_reset(state, event.at_s, policy)
+    return state, ()
+
+
+def _reported_in_reset(state: DeviceState, event: ev.Reported, policy: Policy) -> Step:
+    """Take note of it; the reset's own deadline stands whatever the worker says."""
+    if event.health.seq <= state.seq:
+        return state, ()
+    lease_s = state.lease_until_s
+    state = _judge(state, event.health, event.at_s, policy)
+    if state.lease_until_s is not None and lease_s is not None:
+        state = replace(state, lease_until_s=max(state.lease_until_s, lease_s))
+    return state, ()
+
+
+def _begin_reset(state: DeviceState, at_s: float, policy: Policy) -> Step:
+    if policy.reset_timeout_s is None:
+        after, answers = _answer(state, ok=state.lease_until_s is not None, text=state.reason)
+        return after, answers
+    # A probe that is under way ends first, and one follows the reset.
+    deadline_s = at_s + policy.timeout_s + policy.reset_timeout_s + policy.timeout_s + LEASE_SLACK_S
+    reset_id = state.reset_id + 1
+    lease_s = state.lease_until_s
+    if lease_s is not None:
+        # Its own reset is not the device's fault: a live lease is held open, once, up to the reset's deadline.
+        lease_s = max(lease_s, deadline_s)
+    state = replace(_enter(state, Phase.RESETTING, at_s, deadline_s), reset_id=reset_id, lease_until_s=lease_s)
+    record = ev.Record("reset", f"reset {reset_id} for a container's start")
+    return state, (record, ev.SendReset(state.incarnation, reset_id))
+
+
+def _reset_finished(state: DeviceState, event: ev.ResetFinished, policy: Policy) -> Step:
+    if event.reset_id != state.reset_id:
+        return state, ()
+    if event.health.seq > state.seq:
+        state = _judge(state, event.health, event.at_s, policy)
+    if event.health.verdict == "pass" and state.lease_until_s is not None:
+        state = replace(state, lease_until_s=event.at_s + policy.lease_s)
+    state = _enter(state, Phase.SERVING, event.at_s, _report_due_s(event.health, event.at_s, policy))
+    well = event.ok and state.lease_until_s is not None
+    text = "" if well else (event.reason or state.reason or "the device is not healthy after its reset")
+    state, answers = _answer(state, ok=well, text=text)
+    record = ev.Record("reset-done" if event.ok else "reset-failed", event.reason)
+    return state, (record, *answers)
+
+
+def _exited(state: DeviceState, event: ev.Exited, policy: Policy) -> Step:
+    effects: tuple[ev.Effect, ...] = ()
+    if state.phase is Phase.RESETTING:
+        text = f"its worker ended during the reset: {event.detail}"
+        state, effects = _answer(state, ok=False, text=text)
+    after, more = _ended(state, event.at_s, event.detail, policy)
+    return after, (*effects, *more)
+
+
+def _observed(state: DeviceState, event: ev.Observed, policy: Policy) -> Step:
+    del policy
+    if state.reason and event.detail not in state.reason:
+        state = replace(state, reason=f"{state.reason}; {event.detail}")
+    return state, (ev.Record("observed", event.detail),)
+
+
+def _misbehaved(state: DeviceState, event: ev.Misbehaved, policy: Policy) -> Step:
+    del policy
+    reason = f"its worker broke the protocol: {event.detail}"
+    after, effects = _kill(_end_lease(state, reason), event.at_s, reason, inspect=False)
+    return after, effects
+
+
+def _pre_start(state: DeviceState, event: ev.PreStartAsked, policy: Policy) -> Step:
+    if state.phase in (Phase.STARTING, Phase.BACKOFF) and not state.healthy and state.decided:
+        return state, (ev.Answer(event.waiter, ok=False, text=state.reason),)
+    state = replace(state, waiters=(*state.waiters, event.waiter))
+    if state.phase is Phase.SERVING and state.probe_count > 0:
+        return _begin_reset(state, event.at_s, policy)
+    return state, ()
+
+
+def _pre_start_refused(state: DeviceState, event: ev.PreStartAsked, policy: Policy) -> Step:
+    del policy
+    return state, (ev.Answer(event.waiter, ok=False, text=state.reason or "its worker is being replaced"),)
+
+
+def _pre_start_expired(state: DeviceState, event: ev.PreStartExpired, policy: Policy) -> Step:
+    del policy
+    if event.waiter not in state.waiters:
+        return state, ()
+    waited = {
+        Phase.RESETTING: f"its reset has run for {event.at_s - state.phase_since_s:.1f} s and goes on",
+        Phase.SERVING: "its first probe has not ended",
+    }.get(state.phase, "its worker has not come back")
+    state = replace(state, waiters=tuple(one for one in state.waiters if one != event.waiter))
+    return state, (ev.Answer(event.waiter, ok=False, text=waited),)
+
+
+def _restart(state: DeviceState, event: ev.RestartAsked, policy: Policy) -> Step:
+    del policy
+    state = replace(state, exits=(), streak=0, probation=False)
+    if state.phase in (Phase.BACKOFF, Phase.FAILED):
+        return _spawn(state, event.at_s, (ev.Record("restart", "an operator asked"),))
+    state = replace(state, respawn=True)
+    if state.phase in (Phase.LEAVING, Phase.STOPPING):
+        return state, ()
+    after, effects = _kill(state, event.at_s, "an operator asked for a restart", inspect=False)
+    return after, effects
+
+
+def _stalled(state: DeviceState, event: ev.Stalled, policy: Policy) -> Step:
+    del policy
+
+    def later(due_s: float | None) -> float | None:
+        return None if due_s is None else due_s + event.for_s
+
+    state = replace(
+        state,
+        deadline_s=later(state.deadline_s),
+        lease_until_s=later(state.lease_until_s),
+        leave_list_at_s=later(state.leave_list_at_s),
+    )
+    return state, ()
+
+
+def _tick(state: DeviceState, event: ev.Tick, policy: Policy) -> Step:
+    effects: tuple[ev.Effect, ...] = ()
+    if state.leave_list_at_s is not None and event.at_s >= state.leave_list_at_s:
+        state = replace(state, leave_list_at_s=None, listed=False)
+        if state.phase is Phase.ABSENT:
+            return state, (ev.Forget(),)
+    if state.deadline_s is not None and event.at_s >= state.deadline_s:
+        state, effects = _DEADLINES[state.phase](state, event.at_s, policy)
+    if state.lease_until_s is not None and event.at_s >= state.lease_until_s:
+        state = _end_lease(state, _lease_story(state, event.at_s))
+    return state, effects
+
+
+def _lease_story(state: DeviceState, at_s: float) -> str:
+    """Say why nothing renewed the lease."""
+    if state.phase in (Phase.BACKOFF, Phase.STARTING, Phase.STOPPING, Phase.LEAVING) and state.last_exit:
+        return f"its worker ended ({state.last_exit}) and none was back before the lease ran out"
+    last_s = at_s - (state.last.probe_at_s if state.last else state.spawned_at_s)
+    return f"no good report for {last_s:.1f} s: the lease ran out"
+
+
+# ---- deadlines: one meaning for each phase ----------------------------------------------------------------------
+
+
+def _starting_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
+    del policy
+    reason = f"its worker never said its first word within {START_TIMEOUT_S:g} s"
+    if not state.healthy:
+        state = _end_lease(state, reason)
+    return _kill(state, at_s, reason, inspect=True)
+
+
+def _serving_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
+    reason = _hang_story(state, at_s, policy.timeout_s)
+    return _kill(_end_lease(state, reason), at_s, reason, inspect=True)
+
+
+def _resetting_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
+    reason = f"reset {_hang_story(state, at_s, policy.reset_timeout_s or 0.0)}"
+    return _kill(_end_lease(state, reason), at_s, reason, inspect=True)
+
+
+def _hang_story(state: DeviceState, at_s: float, allowed_s: float) -> str:
+    if not state.activity:
+        return f"its worker has been silent for {at_s - state.phase_since_s:.1f} s between calls"
+    return f"hung: {state.activity} has not returned for {at_s - state.activity_at_s:.1f} s (allowed {allowed_s:g} s)"
+
+
+def _leaving_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
+    del policy
+    return _kill(state, at_s, f"did not leave within {LEAVE_TIMEOUT_S:g} s", inspect=False)
+
+
+def _stopping_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
+    del at_s, policy
+    who = f"worker {state.pid}" if state.pid else "its worker"
+    fence = f"{who} does not end after SIGKILL: fenced, nothing touches the device until the kernel lets go of it"
+    cause = state.reason if not state.healthy and state.present else ""
+    reason = f"{cause}; {fence}" if cause else fence
+    state = replace(_end_lease(state, reason), wedged=True, deadline_s=None)
+    return state, (ev.Record("wedged", reason), ev.Kill(state.incarnation, reason, inspect=True))
+
+
+def _backoff_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
+    del policy
+    return _spawn(state, at_s, ())
+
+
+def _failed_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
+    del policy
+    return _spawn(replace(state, probation=True), at_s, (ev.Record("restart", "slow retry"),))
+
+
+_DEADLINES: dict[Phase, Callable[[DeviceState, float, Policy], Step]] = {
+    Phase.STARTING: _starting_due,
+    Phase.SERVING: _serving_due,
+    Phase.RESETTING: _resetting_due,
+    Phase.LEAVING: _leaving_due,
+    Phase.STOPPING: _stopping_due,
+    Phase.BACKOFF: _backoff_due,
+    Phase.FAILED: _failed_due,
+}
+
+
+# ---- the table --------------------------------------------------------------------------------------------------
+
+
+def _drop(state: DeviceState, event: ev.Event, policy: Policy) -> Step:
+    """Do nothing: the event came too late to matter."""
+    del event, policy
+    return state, ()
+
+
+def _row(default: object, **phases: object) -> dict[Phase, object]:
+    """One event's handlers: ``default`` for each phase that is not named."""
+    named = {Phase(name.lower()): handler for name, handler in phases.items()}
+    return {phase: named.get(phase, default) for phase in Phase}
+
+
+ILLEGAL = "illegal"
+
+TABLE: dict[type, dict[Phase, object]] = {
+    ev.Found: _row(_found),
+    ev.Replaced: _row(_replaced),
+    ev.Vanished: _row(_vanished),
+    ev.Retired: _row(_retired),
+    ev.Spawned: _row(ILLEGAL, STARTING=_spawned, STOPPING=_spawned_late),
+    ev.SpawnFailed: _row(ILLEGAL, STARTING=_spawn_failed, STOPPING=_spawn_failed),
+    ev.Reported: _row(_drop, STARTING=_reported, SERVING=_reported, RESETTING=_reported_in_reset),
+    ev.ResetFinished: _row(_drop, RESETTING=_reset_finished),
+    ev.Exited: _row(_exited, ABSENT=ILLEGAL, BACKOFF=ILLEGAL, FAILED=ILLEGAL),
+    ev.Observed: _row(_drop, STOPPING=_observed),
+    ev.Misbehaved: _row(_drop, STARTING=_misbehaved, SERVING=_misbehaved, RESETTING=_misbehaved, LEAVING=_misbehaved),
+    ev.PreStartAsked: _row(
+        _pre_start_refused, STARTING=_pre_start, BACKOFF=_pre_start, SERVING=_pre_start, RESETTING=_pre_start
+    ),
+    ev.PreStartExpired: _row(_pre_start_expired),
+    ev.RestartAsked: _row(_restart, ABSENT=_drop),
+    ev.Stalled: _row(_stalled),
+    ev.Tick: _row(_tick),
+}
+"""Event -> phase -> handler, ``_drop`` or ILLEGAL. docs/lifecycle.md is drawn from it."""
+
+
+def _handler(state: DeviceState, event: ev.Event) -> Handler:
+    incarnation = getattr(event, "incarnation", state.incarnation)
+    if incarnation != state.incarnation:
+        return _drop
+    handler = TABLE[type(event)][state.phase]
+    if handler is ILLEGAL:
+        raise LifecycleError(f"{state.id}: {event!r} cannot happen while {state.phase}: {state!r}")
+    return cast("Handler", handler)

@@ -1,0 +1,200 @@
+"""Discovery's receiving end: compares what the scouts list with what is supervised, and moves devices in and out.
+
+The first listings of all resources are applied together, in the configuration's order (or what has come within a
+bounded time), so that the same resource wins a contested device at each start.
+"""
+
+import dataclasses
+import logging
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Mapping
+
+from devd.daemon import events as ev
+from devd.daemon.claims import Claims
+from devd.daemon.config import Resource
+from devd.daemon.device_state import Policy
+from devd.daemon.supervisor import SpecMaker, Supervisor
+from devd.daemon.table import ResourceTable
+from devd.ipc.messages import Device, Listing, WorkerSpec
+
+FIRST_LISTINGS_WITHIN_S = 10.0
+"""How long the first listings wait for each other."""
+SCOUT_PREFIX = "scout:"
+
+log = logging.getLogger("devd.discovery")
+
+
+def scout_id(resource: str) -> str:
+    """Return the supervisor's id of a resource's scout."""
+    return SCOUT_PREFIX + resource
+
+
+class ScoutFeed:
+    """Owner of the claims and of every table's ``devices``."""
+
+    def __init__(self, loop: AbstractEventLoop, supervisor: Supervisor, tables: Mapping[str, ResourceTable]) -> None:
+        self._supervisor = supervisor
+        self._tables = tables
+        self._claims = Claims()
+        self._listings: dict[str, Listing] = {}
+        self._conflicts: dict[str, tuple[str, ...]] = {}
+        self._started = False
+        self._timer = loop.call_later(FIRST_LISTINGS_WITHIN_S, self._begin)
+
+    def start(self) -> None:
+        """Send out a scout for each resource."""
+        for table in self._tables.values():
+            resource = table.config
+            policy = _scout_policy(resource)
+            self._supervisor.add(scout_id(resource.name), resource.name, policy, _scout_spec(resource))
+
+    def listed(self, resource: str) -> bool:
+        """Return whether a resource's scout has spoken."""
+        return self._started and resource in self._listings
+
+    def problems(self, resource: str) -> tuple[str, ...]:
+        """Return what discovery has to tell the operator about a resource."""
+        listing = self._listings.get(resource)
+        return (*(listing.problems if listing else ()), *self._conflicts.get(resource, ()))
+
+    def age_s(self, resource: str) -> float | None:
+        """Return how old the resource's present list is in seconds: the scout's last good scan, or None."""
+        charge = self._supervisor.get(scout_id(resource))
+        if charge is None or charge.state.last is None:
+            return None
+        return max(0.0, time.monotonic() - charge.state.last.probe_at_s)
+
+    def take(self, listing: Listing) -> None:
+        """Take in a scout's list."""
+        self._listings[listing.resource] = listing
+        if self._started:
+            self._apply(listing)
+        elif len(self._listings) == len(self._tables):
+            self._begin()
+
+    def forgotten(self, device: str) -> None:
+        """Free the claim of a device that has left, and give it to whoever lists it too."""
+        self._claims.release(device)
+        for table in self._tables.values():
+            if table.devices.pop(device, None) is not None:
+                table.notify()
+        for listing in list(self._listings.values()):
+            if self._conflicts.get(listing.resource):
+                self._apply(listing)
+
+    def close(self) -> None:
+        """Stop waiting for first listings."""
+        self._timer.cancel()
+
+    def _begin(self) -> None:
+        if self._started:
+            return
+        self._timer.cancel()
+        self._started = True
+        for name in self._tables:
+            if name in self._listings:
+                self._apply(self._listings[name])
+
+    def _apply(self, listing: Listing) -> None:
+        table = self._tables[listing.resource]
+        seen = {device.id for device in listing.devices}
+        for device_id in [one for one in table.devices if one not in seen]:
+            self._gone(table, device_id)
+        conflicts = []
+        for device in listing.devices:
+            conflict = self._claims.claim(listing.resource, device)
+            if conflict is None:
+                self._present(table, device)
+                continue
+            conflicts.append(conflict)
+            if device.id in table.devices:
+                self._gone(table, device.id)
+        for conflict in conflicts:
+            if conflict not in self._conflicts.get(listing.resource, ()):
+                log.error("%s: %s", listing.resource, conflict, extra={"resource": listing.resource})
+        self._conflicts[listing.resource] = tuple(conflicts)
+        table.notify()
+
+    def _gone(self, table: ResourceTable, device_id: str) -> None:
+        nodes = ", ".join(node.path for node in table.devices[device_id].nodes) or device_id
+        detail = f"{nodes} is gone: unplugged, or its driver let go of it"
+        self._claims.release_nodes(device_id)
+        self._supervisor.send(device_id, ev.Vanished(self._supervisor.now(), detail))
+
+    def _present(self, table: ResourceTable, device: Device) -> None:
+        known = table.devices.get(device.id)
+        table.devices[device.id] = device
+        spec = _worker_spec(table.config, device)
+        charge = self._supervisor.get(device.id)
+        if known is not None and charge is not None and known != device:
+            replaced = "" if known.nodes == device.nodes else _replacement(known, device)
+            self._supervisor.respec(device.id, spec, replaced)
+        if charge is None or not charge.state.present or not charge.state.wanted:
+            self._supervisor.add(device.id, table.name, _policy(table.config), spec)
+
+
+def _replacement(old: Device, new: Device) -> str:
+    def numbers(device: Device) -> str:
+        return ", ".join(f"{node.path} ({node.kind} {node.major}:{node.minor})" for node in device.nodes)
+
+    return f"another device stands in its place: was {numbers(old)}, is {numbers(new)}"
+
+
+def _policy(resource: Resource) -> Policy:
+    probe, restart = resource.probe, resource.restart
+    return Policy(
+        period_s=probe.period_s,
+        timeout_s=probe.timeout_s,
+        failures=probe.failures,
+        successes=probe.successes,
+        reset_timeout_s=resource.reset.timeout_s if resource.reset else None,
+        linger_s=resource.discovery.linger_s,
+        intensity=restart.intensity,
+        window_s=restart.period_s,
+        backoff_s=restart.backoff_s,
+        backoff_max_s=restart.backoff_max_s,
+        retry_s=restart.retry_s,
+    )
+
+
+def _scout_policy(resource: Resource) -> Policy:
+    discovery = resource.discovery
+    return Policy(period_s=discovery.period_s, timeout_s=discovery.timeout_s, retry_s=30.0)
+
+
+def _worker_spec(resource: Resource, device: Device) -> SpecMaker:
+    def make(incarnation: int, health_endpoint: str, command_endpoint: str) -> WorkerSpec:
+        return WorkerSpec(
+            role="worker",
+            device=device.id,
+            resource=resource.name,
+            driver=resource.driver,
+            incarnation=incarnation,
+            health_endpoint=health_endpoint,
+            command_endpoint=command_endpoint,
+            period_s=resource.probe.period_s,
+            timeout_s=resource.probe.timeout_s,
+            probe=resource.probe.as_spec(),
+            reset=resource.reset.as_spec() if resource.reset else None,
+            target=device,
+        )
+
+    return make
+
+
+def _scout_spec(resource: Resource) -> SpecMaker:
+    def make(incarnation: int, health_endpoint: str, command_endpoint: str) -> WorkerSpec:
+        bare = _worker_spec(resource, Device(scout_id(resource.name)))(incarnation, health_endpoint, command_endpoint)
+        return dataclasses.replace(
+            bare,
+            role="scout",
+            period_s=resource.discovery.period_s,
+            timeout_s=resource.discovery.timeout_s,
+            probe={},
+            reset=None,
+            match=resource.match,
+            target=None,
+        )
+
+    return make

@@ -1,0 +1,287 @@
+"""The shell around the lifecycles: runs their effects, feeds them what happened, wakes them when something is due.
+
+One charge is one device (or one resource's scout) with its state and its policy. Everything here runs on the event
+loop and nothing here blocks.
+"""
+
+import logging
+import time
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import zmq
+
+from devd.daemon import events as ev
+from devd.daemon import lifecycle, proc
+from devd.daemon.device_state import DeviceState, Phase, Policy
+from devd.daemon.workforce import End, Workforce
+from devd.ipc.endpoints import RuntimeLayout, ipc_address
+from devd.ipc.identity import PeerAuthenticator
+from devd.ipc.messages import Health, Hello, Listing, ProbeNow, Reset, ResetDone, Sandbox, Stop, WorkerSpec
+
+STALL_S = 0.25
+"""A timer of ours that fires this late means that the front itself was away."""
+TICK_GRAIN_S = 0.001
+
+log = logging.getLogger("devd.supervisor")
+
+SpecMaker = Callable[[int, str, str], WorkerSpec]
+"""(incarnation, health endpoint, command endpoint) -> the worker's spec."""
+
+
+@dataclass(slots=True)
+class Charge:
+    """One supervised device or scout. Times named ``wall`` are for people; nothing is decided by them."""
+
+    resource: str
+    state: DeviceState
+    policy: Policy
+    make_spec: SpecMaker
+    sandbox: Sandbox | None = None
+    since_wall_s: float = 0.0
+    last_probe_wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Whom the supervisor tells. ``changed`` comes after each step that changed what is shown of a device."""
+
+    changed: Callable[[str], None]
+    forgotten: Callable[[str], None]
+    listed: Callable[[str, Listing], None]
+    answered: Callable[[int, str, bool, str], None]
+    journal: Callable[[str, str, dict[str, object]], None]
+
+
+class Supervisor:
+    """Owner of all charges; the workforce does what their lifecycles ask for."""
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        context: zmq.Context[zmq.Socket[bytes]],
+        layout: RuntimeLayout,
+        auth: PeerAuthenticator,
+        tell: Listeners,
+    ) -> None:
+        self._loop = loop
+        self._health_endpoint = ipc_address(layout.health)
+        self._tell = tell
+        self._charges: dict[str, Charge] = {}
+        self._timer: TimerHandle | None = None
+        self._timer_due_s = float("inf")
+        self._drain: Callable[[], None] = lambda: None
+        self.stalls = 0
+        self.workforce = Workforce(loop, context, layout, auth, self)
+
+    # ---- the charges ----
+
+    def add(self, device: str, resource: str, policy: Policy, make_spec: SpecMaker) -> None:
+        """Take a device into care and order its first worker; one that is still on its way out comes back."""
+        charge = self._charges.get(device)
+        if charge is not None:
+            charge.resource, charge.policy, charge.make_spec = resource, policy, make_spec
+            self.send(device, ev.Found(self.now()))
+            return
+        state, effects = lifecycle.birth(device, self.now())
+        charge = Charge(resource, state, policy, make_spec, since_wall_s=time.time())
+        self._charges[device] = charge
+        self._run(charge, effects)
+        self._arm(charge)
+
+    def respec(self, device: str, make_spec: SpecMaker, replaced: str = "") -> None:
+        """Have the next worker made by another spec; ``replaced`` says that the id stands on other nodes now."""
+        self._charges[device].make_spec = make_spec
+        if replaced:
+            self.send(device, ev.Replaced(self.now(), replaced))
+
+    def get(self, device: str) -> Charge | None:
+        """Return a charge, or None."""
+        return self._charges.get(device)
+
+    def __iter__(self) -> Iterator[Charge]:
+        return iter(list(self._charges.values()))
+
+    def healthy(self, device: str) -> bool:
+        """Return whether the device has a live lease this instant, whatever timers have yet to fire."""
+        charge = self._charges.get(device)
+        if charge is None or not charge.state.healthy:
+            return False
+        lease_s = charge.state.lease_until_s
+        return lease_s is not None and self.now() < lease_s
+
+    def probe_now(self, device: str) -> bool:
+        """Ask a device's worker to probe at once; False when none can be asked."""
+        return self.workforce.send(device, ProbeNow())
+
+    def now(self) -> float:
+        """Return CLOCK_MONOTONIC seconds, the one clock of all deadlines."""
+        return time.monotonic()
+
+    def on_stall(self, drain: Callable[[], None]) -> None:
+        """Set what is called first after the front was away: it takes in what has arrived meanwhile."""
+        self._drain = drain
+
+    # ---- events in, effects out ----
+
+    def send(self, device: str, event: ev.Event) -> None:
+        """Step a device's lifecycle; an event for a device that is gone is dropped."""
+        charge = self._charges.get(device)
+        if charge is None:
+            return
+        before = charge.state
+        charge.state, effects = lifecycle.step(before, event, charge.policy)
+        self._note_changes(charge, before)
+        self._run(charge, effects)
+        if device in self._charges:
+            self._arm(charge)
+
+    def _note_changes(self, charge: Charge, before: DeviceState) -> None:
+        after = charge.state
+        if after.last is not before.last:
+            charge.last_probe_wall_s = time.time()
+        if after.healthy != before.healthy:
+            charge.since_wall_s = time.time()
+            word = "Healthy" if after.healthy else "Unhealthy"
+            self._record(after.id, "verdict", f"{word}: {after.reason or 'lease granted'}", health=word)
+        shown = (after.healthy, after.listed, after.decided, after.reason)
+        if shown != (before.healthy, before.listed, before.decided, before.reason):
+            self._tell.changed(after.id)
+
+    def _run(self, charge: Charge, effects: tuple[ev.Effect, ...]) -> None:
+        device = charge.state.id
+        for effect in effects:
+            match effect:
+                case ev.Spawn(incarnation):
+                    charge.sandbox = None
+                    endpoint = self.workforce.socket_for_next()
+                    self.workforce.spawn(device, charge.make_spec(incarnation, self._health_endpoint, endpoint))
+                case ev.AskStop():
+                    self.workforce.send(device, Stop())
+                case ev.Kill(incarnation, _, inspect):
+                    self._kill(device, incarnation, inspect=inspect)
+                case ev.SendReset(_, reset_id):
+                    # An order that is not taken is an answer that does not come: the reset's deadline ends it.
+                    self.workforce.send(device, Reset(reset_id, charge.policy.reset_timeout_s or 0.0))
+                case ev.Answer(waiter, ok, text):
+                    self._tell.answered(waiter, device, ok, text)
+                case ev.Record(event, detail):
+                    self._record(device, event, detail)
+                case ev.Forget():
+                    self._charges.pop(device, None)
+                    self._tell.forgotten(device)
+
+    def _kill(self, device: str, incarnation: int, *, inspect: bool) -> None:
+        pid = self.workforce.pid(device)
+        detail = proc.observe(pid) if inspect and pid is not None else ""
+        self.workforce.kill(device, incarnation)
+        if detail:
+            self._loop.call_soon(self.send, device, ev.Observed(self.now(), incarnation, detail))
+
+    def _record(self, device: str, event: str, detail: str, **more: object) -> None:
+        level = logging.WARNING if event in {"kill", "failed", "wedged", "crash"} else logging.INFO
+        log.log(level, "%s: %s: %s", device, event, detail, extra={"device": device, "event": event, **more})
+        self._tell.journal(device, event, {"detail": detail, **more})
+
+    # ---- what the workforce tells ----
+
+    def spawned(self, device: str, incarnation: int, pid: int) -> None:
+        """Take note of a worker's birth."""
+        self.send(device, ev.Spawned(self.now(), incarnation, pid))
+
+    def spawn_failed(self, device: str, incarnation: int, reason: str) -> None:
+        """Take note that a worker could not be made."""
+        self.send(device, ev.SpawnFailed(self.now(), incarnation, reason))
+
+    def exited(self, device: str, incarnation: int, end: End) -> None:
+        """Take note of a worker's end and write its crash record."""
+        charge = self._charges.get(device)
+        if charge is None:
+            return
+        state = charge.state
+        uptime_s = self.now() - state.spawned_at_s
+        expected = state.phase in (Phase.LEAVING, Phase.STOPPING)
+        self._record(
+            device,
+            "exit" if expected else "crash",
+            f"worker {end.pid} {end.detail} after {uptime_s:.1f} s",
+            pid=end.pid,
+            incarnation=incarnation,
+            uptime_s=round(uptime_s, 3),
+            stderr=list(end.last_words),
+            usage=end.usage,
+        )
+        self.send(device, ev.Exited(self.now(), incarnation, end.detail))
+
+    def said(self, device: str, incarnation: int, message: Hello | ResetDone | Listing) -> None:
+        """Take in a message from a worker's own channel; it may speak for itself alone."""
+        charge = self._charges.get(device)
+        if charge is None or charge.state.incarnation != incarnation:
+            return
+        claimed, own = (message.resource, charge.resource) if isinstance(message, Listing) else (message.device, device)
+        if claimed != own or message.incarnation != incarnation:
+            detail = f"spoke for {claimed!r:.80}, incarnation {message.incarnation}"
+            self.misbehaved(device, incarnation, detail)
+            return
+        match message:
+            case Hello():
+                charge.sandbox = message.sandbox
+            case ResetDone(_, _, reset_id, ok, reason, _, health):
+                done = ev.ResetFinished(self.now(), incarnation, reset_id, ok, reason, health)
+                self.send(device, done)
+            case Listing():
+                self._tell.listed(device, message)
+
+    def misbehaved(self, device: str, incarnation: int, detail: str) -> None:
+        """End a worker that broke the protocol."""
+        self.send(device, ev.Misbehaved(self.now(), incarnation, detail))
+
+    def reported(self, device: str, health: Health) -> None:
+        """Take in a health message whose sender is known to be the device's worker."""
+        self.send(device, ev.Reported(self.now(), health.incarnation, health))
+
+    # ---- time ----
+
+    def _arm(self, charge: Charge) -> None:
+        due_s = lifecycle.next_due_s(charge.state)
+        if due_s is not None and due_s < self._timer_due_s:
+            self._set_timer(due_s)
+
+    def _set_timer(self, due_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due_s = due_s
+        # The loop's clock is CLOCK_MONOTONIC too.
+        self._timer = self._loop.call_at(due_s + TICK_GRAIN_S, self._due)
+
+    def _due(self) -> None:
+        now_s = self.now()
+        late_s = now_s - self._timer_due_s
+        self._timer, self._timer_due_s = None, float("inf")
+        if late_s > STALL_S:
+            self._forgive(late_s)
+            now_s = self.now()
+        for device, charge in list(self._charges.items()):
+            due_s = lifecycle.next_due_s(charge.state)
+            if due_s is not None and due_s <= now_s:
+                self.send(device, ev.Tick(now_s))
+        dues = (lifecycle.next_due_s(charge.state) for charge in self._charges.values())
+        due_s = min((one for one in dues if one is not None), default=None)
+        if due_s is not None and due_s < self._timer_due_s:
+            self._set_timer(max(due_s, now_s + TICK_GRAIN_S))
+
+    def _forgive(self, late_s: float) -> None:
+        """After an absence of the front's own: first hear what has arrived, then give everyone the time back."""
+        self.stalls += 1
+        log.warning("the front was away for %.2f s; every deadline is put off by it", late_s)
+        self._drain()
+        now_s = self.now()
+        for device in list(self._charges):
+            self.send(device, ev.Stalled(now_s, late_s))
+
+    def close(self) -> None:
+        """Stop the clock and end every worker."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.workforce.close()

@@ -1,0 +1,145 @@
+"""One resource as the kubelet sees it: the listed devices, their replicas, and answers from memory alone."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from devd.daemon import allocation
+from devd.daemon.config import Resource
+from devd.daemon.errors import AllocationRefusedError, PreStartError
+from devd.daemon.resource import ContainerGrant, Offered
+from devd.daemon.supervisor import Charge
+from devd.ipc.messages import Device
+
+REPLICA_SEPARATOR = "::"
+"""Between a device's id and its replica's number; ids are split from the right."""
+
+
+class Health(Protocol):
+    """What the table asks of the supervisor."""
+
+    def get(self, device: str) -> Charge | None:
+        """Return a device's charge, or None."""
+
+    def healthy(self, device: str) -> bool:
+        """Return whether the device has a live lease this instant."""
+
+
+class Desk(Protocol):
+    """What the table asks of PreStartContainer's desk."""
+
+    async def ready(self, devices: Sequence[str]) -> None:
+        """Reset and probe devices; raises PreStartError."""
+
+
+class ResourceTable:
+    """A ``ResourceView`` over the supervisor. ``devices`` is changed by the scout feed alone."""
+
+    def __init__(self, config: Resource, health: Health, desk: Desk) -> None:
+        self.config = config
+        self.devices: dict[str, Device] = {}
+        self._health = health
+        self._desk = desk
+        self._subscribers: list[Callable[[], None]] = []
+
+    @property
+    def name(self) -> str:
+        """Extended resource name."""
+        return self.config.name
+
+    @property
+    def pre_start_required(self) -> bool:
+        """True when a reset is configured."""
+        return self.config.reset is not None
+
+    @property
+    def decided(self) -> bool:
+        """True when each device has had its first verdict."""
+        charges = (self._health.get(device) for device in self.devices)
+        return all(charge is None or charge.state.decided for charge in charges)
+
+    def listed(self) -> list[str]:
+        """Return the ids of the devices in the list, in natural order."""
+        charges = ((device, self._health.get(device)) for device in self.devices)
+        return sorted((one for one, charge in charges if charge and charge.state.listed), key=natural_key)
+
+    def replicas(self, device: str) -> list[str]:
+        """Return the ids under which a device is offered."""
+        if self.config.replicas == 1:
+            return [device]
+        return [f"{device}{REPLICA_SEPARATOR}{number}" for number in range(self.config.replicas)]
+
+    def offered(self) -> tuple[Offered, ...]:
+        """Return the whole list, sorted by id."""
+        offered = []
+        for device in self.listed():
+            charge = self._health.get(device)
+            healthy = self._health.healthy(device)
+            reason = "" if healthy or charge is None else charge.state.reason
+            numa = self.devices[device].numa_node
+            offered += [Offered(replica, healthy, reason, numa) for replica in self.replicas(device)]
+        return tuple(offered)
+
+    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` after each change; return the function that ends it."""
+        self._subscribers.append(changed)
+        return lambda: self._subscribers.remove(changed)
+
+    def notify(self) -> None:
+        """Tell the subscribers that something may have changed."""
+        for changed in list(self._subscribers):
+            changed()
+
+    def allocate(self, ids: Sequence[str]) -> ContainerGrant:
+        """Return what a container gets. Raises AllocationRefusedError."""
+        if not ids or len(set(ids)) != len(ids):
+            raise AllocationRefusedError(f"{self.name}: device ids must be given, each once: {list(ids)}")
+        devices = self._physical(ids, AllocationRefusedError)
+        for device in devices:
+            if not self._health.healthy(device):
+                self.notify()
+                raise AllocationRefusedError(f"{self.name}: {device} is Unhealthy: {self._reason(device)}")
+        granted = [
+            allocation.GrantedDevice(device, _name(self.devices[device]), _paths(self.devices[device]))
+            for device in devices
+        ]
+        return allocation.grant(self.config, granted)
+
+    def prefer(self, available: Sequence[str], must_include: Sequence[str], size: int) -> list[str]:
+        """Return ``size`` of the available ids. Raises AllocationRefusedError."""
+        candidates = [
+            allocation.Candidate(replica, device, self.devices[device].numa_node)
+            for device in self.listed()
+            for replica in self.replicas(device)
+        ]
+        return allocation.preferred(candidates, available, must_include, size, self.config.share)
+
+    async def pre_start(self, ids: Sequence[str]) -> None:
+        """Reset and probe all devices behind ``ids``. Raises PreStartError."""
+        if self.config.reset is not None:
+            await self._desk.ready(self._physical(ids, PreStartError))
+
+    def _physical(self, ids: Sequence[str], error: type[AllocationRefusedError | PreStartError]) -> list[str]:
+        """Return the devices behind replica ids, each once, in natural order."""
+        known = {replica: device for device in self.listed() for replica in self.replicas(device)}
+        unknown = sorted(one for one in ids if one not in known)
+        if unknown:
+            raise error(f"{self.name}: unknown device ids {unknown[:5]}: not in the list this plugin sent last")
+        return sorted({known[one] for one in ids}, key=natural_key)
+
+    def _reason(self, device: str) -> str:
+        charge = self._health.get(device)
+        return (charge.state.reason if charge else "") or "its lease has just run out"
+
+
+def natural_key(text: str) -> list[tuple[int, str]]:
+    """Return a sort key that puts ttyUSB2 before ttyUSB10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+
+
+def _paths(device: Device) -> tuple[str, ...]:
+    return tuple(node.path for node in device.nodes)
+
+
+def _name(device: Device) -> str:
+    return device.nodes[0].path.rpartition("/")[2] if device.nodes else device.id
