@@ -80,6 +80,7 @@ class DeviceState:
     decided: bool = False
     pid: int | None = None
     spawned_at_s: float = 0.0
+    served_from_s: float | None = None
     wedged: bool = False
     respawn: bool = False
     seq: int = 0

@@ -83,11 +83,13 @@ def _spawn(state: DeviceState, at_s: float, effects: tuple[ev.Effect, ...]) -> S
         incarnation=incarnation,
         restarts=state.restarts + (incarnation > 1),
         spawned_at_s=at_s,
+        served_from_s=None,
         pid=None,
         wedged=False,
         respawn=False,
         seq=0,
         probe_count=0,
+        passes=0,
         activity="",
     )
     return state, (*effects, ev.Spawn(incarnation))
@@ -119,7 +121,8 @@ def _ended(state: DeviceState, at_s: float, detail: str, policy: Policy) -> Step
         return _enter(state, Phase.ABSENT, at_s, None), (() if state.listed else (ev.Forget(),))
     if state.respawn:
         return _spawn(state, at_s, (ev.Record("restart", "as ordered"),))
-    stable = at_s - state.spawned_at_s >= policy.window_s
+    # Time in which it never reported proves nothing.
+    stable = state.served_from_s is not None and at_s - state.served_from_s >= policy.window_s
     exits = (*(one for one in state.exits if one > at_s - policy.window_s), at_s)
     state = replace(
         state,
@@ -271,7 +274,7 @@ def _reported(state: DeviceState, event: ev.Reported, policy: Policy) -> Step:
     state = _judge(state, event.health, event.at_s, policy)
     due_s = _report_due_s(event.health, event.at_s, policy)
     if first:
-        state = _enter(state, Phase.SERVING, event.at_s, due_s)
+        state = replace(_enter(state, Phase.SERVING, event.at_s, due_s), served_from_s=event.at_s)
     elif finished:
         state = replace(state, deadline_s=due_s)
     else:

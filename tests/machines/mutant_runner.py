@@ -1,0 +1,48 @@
+"""Runs the lifecycle's property test against a mutant of the core, in a process of its own.
+
+Usage: mutant_runner.py FILE. Exit 1 and MUTANT KILLED when the property test fails, 0 when the mutant survives.
+"""
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+
+def main(path: Path) -> int:
+    """Put the mutant in the core's place, then drive it."""
+    spec = importlib.util.spec_from_file_location("devd.daemon.lifecycle", path)
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["devd.daemon.lifecycle"] = module
+    spec.loader.exec_module(module)
+    import devd.daemon  # noqa: PLC0415 - after the mutant took the core's place
+
+    devd.daemon.lifecycle = module
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    import test_lifecycle  # noqa: PLC0415 - after the mutant took the core's place
+
+    quick = settings(
+        max_examples=1000,
+        stateful_step_count=60,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],  # the shortest failure is of no interest here
+        suppress_health_check=list(HealthCheck),
+    )
+    try:
+        run_state_machine_as_test(test_lifecycle.LifecycleMachine, settings=quick)
+    except Exception:  # noqa: BLE001 - whatever the property test raises is the kill
+        print("MUTANT KILLED")
+        traceback.print_exc(limit=3)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,459 @@
+"""The lifecycle under random histories, against an oracle that keeps its own books."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from devd.daemon import events as ev
+from devd.daemon import lifecycle
+from devd.daemon.device_state import LEASE_SLACK_S, DeviceState, Phase, Policy
+from devd.ipc.messages import Health
+
+POLICY = Policy(
+    period_s=1.0,
+    timeout_s=0.5,
+    failures=2,
+    successes=2,
+    reset_timeout_s=5.0,
+    linger_s=10.0,
+    intensity=3,
+    window_s=20.0,
+    backoff_s=0.2,
+    backoff_max_s=4.0,
+    retry_s=60.0,
+)
+PAUSES_S = (0.0, 0.01, 0.3, 0.3, 0.7, 0.7, 1.1, 1.7, 2.5, 6.0, 16.0, 61.0)
+"""Telling pauses: around each deadline of the policy, rather than any number."""
+
+
+class Ledger:
+    """What the outside world knows: processes, leases earned, questions asked. It never reads the state under test."""
+
+    def __init__(self) -> None:
+        self.live: set[int] = set()
+        self.dying: set[int] = set()
+        self.ordered: set[int] = set()
+        self.spawned: list[int] = []
+        self.resetting: set[int] = set()
+        self.asked: set[int] = set()
+        self.answered: dict[int, bool] = {}
+        self.forgotten = False
+        # Health, by the rules of the configuration page.
+        self.lease_s: float | None = None
+        self.passes = self.fails = 0
+        self.present = self.wanted = True
+        # Restarts.
+        self.by_clock = False
+        self.end_ordered = False
+        self.ends_s: list[float] = []
+        self.served_from_s: float | None = None
+        self.pause_s = 0.0
+        self.retried = False
+
+    def healthy(self, now_s: float) -> bool:
+        """Return whether the device has earned to be offered."""
+        return self.lease_s is not None and now_s < self.lease_s and self.present and self.wanted
+
+    def heard(self, now_s: float) -> None:
+        """Note that the present worker spoke."""
+        if self.served_from_s is None:
+            self.served_from_s = now_s
+
+    def lease_ends(self) -> None:
+        """Note that whatever was earned is lost."""
+        self.lease_s, self.passes = None, 0
+
+    def probe(self, verdict: str, now_s: float) -> None:
+        """Note a finished probe."""
+        if self.lease_s is not None and now_s >= self.lease_s:
+            self.lease_ends()
+        was_healthy = self.healthy(now_s)
+        if verdict == "pass":
+            self.passes, self.fails = self.passes + 1, 0
+            grant = was_healthy or self.passes >= POLICY.successes
+        else:
+            self.passes, self.fails = 0, self.fails + 1
+            grant = was_healthy and self.fails < POLICY.failures
+        if grant:
+            held_s = self.lease_s if self.resetting and self.lease_s is not None else 0.0
+            self.lease_s = max(held_s, now_s + POLICY.lease_s)
+        elif verdict == "fail":
+            self.lease_ends()
+
+    def ended(self, now_s: float) -> None:
+        """Note a worker's end that nobody ordered."""
+        if not self.end_ordered:
+            self.ends_s.append(now_s)
+        self.end_ordered = False
+
+    def restarted_by_clock(self, now_s: float) -> None:
+        """Check a restart that only time brought about."""
+        last_s = self.ends_s[-1]
+        pause_s = now_s - last_s
+        stable = self.served_from_s is not None and last_s - self.served_from_s >= POLICY.window_s
+        recent = [one for one in self.ends_s if one > last_s - POLICY.window_s]
+        gave_up = len(recent) > POLICY.intensity or (self.retried and not stable)
+        if gave_up:
+            assert pause_s >= POLICY.retry_s - 1e-6, "restarted past its intensity"
+        elif not stable and not self.retried:
+            grown_s = min(2 * self.pause_s, POLICY.backoff_max_s * (1 - lifecycle.BACKOFF_JITTER))
+            assert pause_s >= grown_s - 1e-6, "the pause did not grow inside a crash loop"
+        assert pause_s >= POLICY.backoff_s * (1 - lifecycle.BACKOFF_JITTER), "restarted without a pause"
+        self.pause_s = 0.0 if gave_up or stable else pause_s
+        self.retried = gave_up
+
+    def pardon(self) -> None:
+        """Note that an operator, or another device in this one's place, starts the count anew."""
+        self.ends_s.clear()
+        self.pause_s, self.retried = 0.0, False
+
+
+class LifecycleMachine(RuleBasedStateMachine):
+    """Drives one device; every effect is checked the moment it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 1000.0
+        self.books = Ledger()
+        self.state: DeviceState
+        self.seq = 0
+        self.probes = 0
+        self.reset_orders: list[tuple[int, int]] = []
+        self.waiters = 0
+
+    @initialize()
+    def begin(self) -> None:
+        """Discover the device."""
+        self.state, effects = lifecycle.birth("dev", self.now_s)
+        self._take(effects)
+
+    # ---- the world's moves ----
+
+    @precondition(lambda self: not self.books.forgotten)
+    @rule(pause_s=st.sampled_from(PAUSES_S))
+    def time_passes(self, pause_s: float) -> None:
+        """Let time pass with every due Tick delivered on the way, as the shell does."""
+        end_s = self.now_s + pause_s
+        for _ in range(200):
+            due_s = lifecycle.next_due_s(self.state)
+            if due_s is None or due_s > end_s or self.books.forgotten:
+                break
+            self.now_s = max(self.now_s, due_s)
+            self._tick()
+        self.now_s = max(self.now_s, end_s)
+        self._tick()
+
+    @precondition(lambda self: bool(self.books.ordered))
+    @rule(well=st.booleans())
+    def fork_is_answered(self, well: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
+        """Answer an order as the fork server does."""
+        incarnation = self.books.ordered.pop()
+        if well:
+            self.books.live.add(incarnation)
+            self.seq = self.probes = 0
+            self._send(ev.Spawned(self.now_s, incarnation, 100 + incarnation))
+        else:
+            self.books.ended(self.now_s)
+            if not self.books.healthy(self.now_s):
+                self.books.passes = 0
+            self._send(ev.SpawnFailed(self.now_s, incarnation, "EAGAIN"))
+
+    @precondition(lambda self: bool(self.books.live - self.books.dying))
+    @rule(
+        verdicts=st.lists(st.sampled_from(["pass", "pass", "fail"]), min_size=1, max_size=4),
+        apart_s=st.sampled_from([0.0, 0.2, 1.0]),
+        stale=st.booleans(),
+    )
+    def probes_end(self, verdicts: list[str], apart_s: float, stale: bool) -> None:  # noqa: FBT001 - by name
+        """Report some probes; perhaps the last report is doubled, or an older one comes late."""
+        incarnation = max(self.books.live - self.books.dying)
+        for verdict in verdicts:
+            self.time_passes(apart_s)
+            if incarnation not in self.books.live - self.books.dying:
+                return
+            self.seq += 1
+            self.probes += 1
+            self.books.heard(self.now_s)
+            self.books.probe(verdict, self.now_s)
+            health = self._health(incarnation, verdict)
+            self._send(ev.Reported(self.now_s, incarnation, health))
+            if stale:
+                self._stale(incarnation, health)
+
+    def _stale(self, incarnation: int, health: Health) -> None:
+        before = self.state
+        self._send(ev.Reported(self.now_s, incarnation, health))
+        assert self.state == before, "a doubled report changed something"
+        self.now_s += 0.001
+        late = replace(health, seq=health.seq - 1, activity="open /dev/dev", activity_at_s=self.now_s)
+        self._send(ev.Reported(self.now_s, incarnation, late))
+        assert self.state == before, "a report that was overtaken changed something"
+
+    @precondition(lambda self: bool(self.books.ordered | (self.books.live - self.books.dying)))
+    @rule()
+    def comes_up(self) -> None:
+        """Bring the device to health, from where most faults are worth having."""
+        if self.books.ordered:
+            self.fork_is_answered(well=True)
+        if self.books.live - self.books.dying:
+            self.probes_end(["pass"] * POLICY.successes, 0.0, stale=False)
+
+    @precondition(lambda self: not self.books.forgotten)
+    @rule(times=st.integers(2, 5), pause_s=st.sampled_from([5.0, 6.0, 61.0]))
+    def crash_loop(self, times: int, pause_s: float) -> None:
+        """Each new worker dies at once, again and again."""
+        for _ in range(times):
+            while self.books.live:
+                self.worker_ends()
+            self.time_passes(pause_s)
+            if self.books.forgotten or not self.books.ordered:
+                return
+            self.fork_is_answered(well=True)
+        self.worker_ends()
+
+    @precondition(lambda self: bool(self.books.live - self.books.dying))
+    @rule()
+    def probe_starts(self) -> None:
+        """Tell of a call that begins."""
+        incarnation = max(self.books.live - self.books.dying)
+        self.seq += 1
+        self.books.heard(self.now_s)
+        health = self._health(incarnation, "pass" if self.probes else "none", activity="open /dev/dev")
+        self._send(ev.Reported(self.now_s, incarnation, health))
+
+    @rule()
+    def dead_worker_speaks(self) -> None:
+        """Deliver the last words of an earlier incarnation: nothing may change."""
+        if self.books.forgotten or self.state.incarnation < 2:
+            return
+        before = self.state
+        self.seq += 1
+        self._send(
+            ev.Reported(self.now_s, self.state.incarnation - 1, self._health(self.state.incarnation - 1, "pass"))
+        )
+        assert self.state == before
+
+    @precondition(lambda self: bool(self.books.live))
+    @rule()
+    def worker_ends(self) -> None:
+        """See a worker's end, killed or by itself."""
+        incarnation = min(self.books.live)
+        self.books.live.discard(incarnation)
+        self.books.dying.discard(incarnation)
+        self.books.resetting.discard(incarnation)
+        self.books.ended(self.now_s)
+        self._send(ev.Exited(self.now_s, incarnation, "killed by SIGSEGV"))
+
+    @precondition(lambda self: bool(self.reset_orders))
+    @rule(ok=st.booleans())
+    def reset_ends(self, ok: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
+        """Answer a reset, if the worker lives to do so."""
+        incarnation, reset_id = self.reset_orders.pop()
+        if incarnation not in self.books.live - self.books.dying:
+            return
+        self.seq += 1
+        self.probes += 1
+        health = self._health(incarnation, "pass" if ok else "fail")
+        self.books.resetting.discard(incarnation)
+        self.books.probe("pass" if ok else "fail", self.now_s)
+        self._send(ev.ResetFinished(self.now_s, incarnation, reset_id, ok, "" if ok else "no", health))
+
+    @precondition(lambda self: not self.books.forgotten)
+    @rule(
+        make=st.sampled_from(
+            [
+                ev.Found,
+                lambda at_s: ev.Vanished(at_s, "gone"),
+                lambda at_s: ev.Replaced(at_s, "another stands there"),
+                lambda at_s: ev.Replaced(at_s, "yet another stands there"),
+                ev.RestartAsked,
+                ev.Found,
+                ev.Found,
+                lambda at_s: ev.Vanished(at_s, "gone again"),
+                ev.Retired,
+            ]
+        )
+    )
+    def outside_changes(self, make: Callable[[float], ev.Event]) -> None:
+        """Discovery or an operator changes something."""
+        event = make(self.now_s)
+        books = self.books
+        worker = bool(books.live or books.ordered)
+        match event:
+            case ev.Vanished() if books.present:
+                books.lease_ends()
+                books.present, books.end_ordered = False, worker
+            case ev.Retired():
+                books.lease_ends()
+                books.wanted, books.end_ordered = False, worker
+            case ev.Replaced():
+                books.lease_ends()
+                books.present, books.wanted, books.end_ordered = True, True, worker
+                books.pardon()
+            case ev.RestartAsked():
+                books.end_ordered = worker or books.end_ordered
+                books.pardon()
+            case ev.Found() if not (books.present and books.wanted):
+                books.present = books.wanted = True
+                books.end_ordered = worker
+        self._send(event)
+        if isinstance(event, ev.Vanished | ev.Retired):
+            assert not books.live - books.dying, "a device that is not there keeps its worker"
+
+    @precondition(lambda self: self.books.forgotten)
+    @rule()
+    def rediscovered(self) -> None:
+        """Find the device again after all of it was forgotten."""
+        self.books = Ledger()
+        self.reset_orders = []
+        self.begin()
+
+    @precondition(lambda self: bool(self.books.live - self.books.dying))
+    @rule()
+    def worker_misbehaves(self) -> None:
+        """Break the protocol: the worker's lease is worth nothing."""
+        incarnation = max(self.books.live - self.books.dying)
+        self.books.lease_ends()
+        self._send(ev.Misbehaved(self.now_s, incarnation, "garbage"))
+
+    @precondition(lambda self: not self.books.forgotten)
+    @rule()
+    def container_starts(self) -> None:
+        """Ask for PreStart as the kubelet does."""
+        self.waiters += 1
+        self.books.asked.add(self.waiters)
+        self._send(ev.PreStartAsked(self.now_s, self.waiters))
+
+    @precondition(lambda self: bool(self.books.asked - set(self.books.answered)) and not self.books.forgotten)
+    @rule()
+    def waiter_expires(self) -> None:
+        """End a PreStart's time: it must be answered now."""
+        waiter = min(self.books.asked - set(self.books.answered))
+        self._send(ev.PreStartExpired(self.now_s, waiter))
+        assert waiter in self.books.answered
+
+    # ---- the checks ----
+
+    def _tick(self) -> None:
+        if self.books.lease_s is not None and self.now_s >= self.books.lease_s:
+            self.books.lease_ends()
+        self.books.by_clock = True
+        self._send(ev.Tick(self.now_s))
+        self.books.by_clock = False
+
+    def _send(self, event: ev.Event) -> None:
+        if self.books.forgotten:
+            return
+        self.state, effects = lifecycle.step(self.state, event, POLICY)
+        self._take(effects)
+
+    def _take(self, effects: tuple[ev.Effect, ...]) -> None:
+        for effect in effects:
+            match effect:
+                case ev.Spawn(incarnation):
+                    self._on_spawn(incarnation)
+                case ev.Record("wedged" | "failed"):
+                    self.books.lease_ends()
+                case ev.Kill(incarnation, reason):
+                    self._on_kill(incarnation, reason)
+                case ev.AskStop(incarnation):
+                    assert incarnation in self.books.live
+                    self.books.dying.add(incarnation)
+                case ev.SendReset(incarnation, reset_id):
+                    self._on_reset(incarnation, reset_id)
+                case ev.Answer(waiter, ok, text):
+                    self._on_answer(waiter, ok=ok, text=text)
+                case ev.Forget():
+                    assert not self.books.live, "forgotten while its process lives"
+                    assert not self.books.ordered, "forgotten while a worker is on order"
+                    self.books.forgotten = True
+
+    def _on_spawn(self, incarnation: int) -> None:
+        assert not self.books.live, "a second process for one device"
+        assert not self.books.ordered, "a second order for one device"
+        assert not self.books.spawned or incarnation > self.books.spawned[-1], "an incarnation was used twice"
+        self.books.ordered.add(incarnation)
+        self.books.spawned.append(incarnation)
+        self.books.passes = 0
+        if self.books.by_clock:
+            self.books.restarted_by_clock(self.now_s)
+        self.books.served_from_s = None
+
+    def _on_kill(self, incarnation: int, reason: str) -> None:
+        if "hung" in reason or "silent" in reason:
+            self.books.lease_ends()
+        if incarnation in self.books.live:
+            self.books.dying.add(incarnation)
+
+    def _on_reset(self, incarnation: int, reset_id: int) -> None:
+        assert incarnation in self.books.live - self.books.dying
+        assert incarnation not in self.books.resetting, "two resets at once"
+        self.books.resetting.add(incarnation)
+        self.reset_orders = [(incarnation, reset_id)]
+        if self.books.lease_s is not None:
+            hold_s = 2 * POLICY.timeout_s + (POLICY.reset_timeout_s or 0) + LEASE_SLACK_S
+            self.books.lease_s = max(self.books.lease_s, self.now_s + hold_s)
+
+    def _on_answer(self, waiter: int, *, ok: bool, text: str) -> None:
+        assert waiter in self.books.asked, "an answer nobody asked for"
+        assert waiter not in self.books.answered, "answered twice"
+        assert ok or text, "a refusal without a reason"
+        self.books.answered[waiter] = ok
+
+    def _health(self, incarnation: int, verdict: str, activity: str = "") -> Health:
+        assert verdict in {"pass", "fail", "none"}
+        return Health(
+            device="dev",
+            incarnation=incarnation,
+            seq=self.seq,
+            verdict=verdict,  # type: ignore[arg-type]  # checked above
+            reason="" if verdict == "pass" else "sick",
+            probe_count=self.probes,
+            probe_kind="open",
+            probe_at_s=self.now_s,
+            probe_duration_s=0.0,
+            activity=activity,
+            activity_at_s=self.now_s if activity else 0.0,
+        )
+
+    @invariant()
+    def healthy_exactly_while_earned(self) -> None:
+        """Compare what is offered with what the books say was earned."""
+        if not hasattr(self, "state") or self.books.forgotten:
+            return
+        due_s = lifecycle.next_due_s(self.state)
+        if due_s is None or due_s > self.now_s:
+            assert self.state.healthy == self.books.healthy(self.now_s)
+
+    @invariant()
+    def unhealthy_says_why(self) -> None:
+        """Each device that is not healthy has a reason."""
+        if hasattr(self, "state") and not self.state.healthy:
+            assert self.state.reason
+
+    @invariant()
+    def a_worker_phase_has_a_worker(self) -> None:
+        """Compare the phases with the processes the world knows of."""
+        if not hasattr(self, "state") or self.books.forgotten:
+            return
+        if self.state.phase in (Phase.ABSENT, Phase.BACKOFF, Phase.FAILED):
+            assert not self.books.live
+            assert not self.books.ordered
+        else:
+            assert self.books.live or self.books.ordered
+
+    @invariant()
+    def nothing_hangs_for_ever(self) -> None:
+        """Each phase but a wedged STOPPING and ABSENT has a deadline."""
+        if not hasattr(self, "state") or self.books.forgotten:
+            return
+        if self.state.phase is Phase.ABSENT:
+            return
+        assert self.state.deadline_s is not None or (self.state.phase is Phase.STOPPING and self.state.wedged)
+
+
+LifecycleMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestLifecycle = LifecycleMachine.TestCase

@@ -1,0 +1,98 @@
+"""Hand-made mutants of the lifecycle: the property test must kill every one, or it proves nothing.
+
+A mutant is pairs of (text, replacement); two where the core guards the same thing twice.
+"""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = ROOT / "daemon" / "lifecycle.py"
+
+MUTANTS: dict[str, tuple[str, ...]] = {
+    "a dead worker's report counts": ("if incarnation != state.incarnation:", "if False:"),
+    "a doubled report counts": (
+        "    if event.health.seq <= state.seq:\n        return state, ()\n    first",
+        "    if False:\n        return state, ()\n    first",
+    ),
+    "the lease never ends": ("event.at_s >= state.lease_until_s:", "False:", "at_s < state.lease_until_s", "True"),
+    "a failing probe grants": ('if health.verdict == "pass":', "if True:"),
+    "a tolerated failure is never the last": ("state.fails < policy.failures", "state.fails < 99"),
+    "one good probe is enough": ("state.passes >= policy.successes", "state.passes >= 1"),
+    "no wait for the exit": (
+        "    state = _enter(state, Phase.STOPPING, at_s, at_s + WEDGED_AFTER_S)\n",
+        "    state = _enter(state, Phase.BACKOFF, at_s, at_s + 0.1)\n",
+    ),
+    "a wedged worker is replaced": (
+        "    state = replace(_end_lease(state, reason), wedged=True, deadline_s=None)\n",
+        "    state = replace(_enter(state, Phase.BACKOFF, 0.0, 0.0), wedged=True)\n",
+    ),
+    "waiters are forgotten on a kill": (
+        '    state, answers = _answer(state, ok=False, text=reason)\n    return state, (*answers, ev.Record("kill"',
+        '    state, answers = replace(state, waiters=()), ()\n    return state, (*answers, ev.Record("kill"',
+    ),
+    "waiters are answered twice": ("    return replace(state, waiters=()), answers", "    return state, answers"),
+    "a misbehaving worker keeps its lease": (
+        "_kill(_end_lease(state, reason), event.at_s, reason, inspect=False)",
+        "_kill(state, event.at_s, reason, inspect=False)",
+    ),
+    "a vanished device stays healthy": (
+        "    state = _end_lease(state, event.detail)\n    state = replace(state, present=False,",
+        "    state = replace(state, present=False,",
+        "healthy = live and state.present and state.wanted",
+        "healthy = live",
+    ),
+    "restarts are not counted": ("len(exits) > policy.intensity", "False"),
+    "the pause shrinks": ("state.streak + 1,", "1,"),
+    "slow retry forgives at once": ("replace(state, probation=True)", "state"),
+    "an absent device keeps its worker": (
+        "    after, more = _leave(state, event.at_s)\n    return after, (*effects, *more)",
+        "    return state, effects",
+    ),
+    "a reset is sent twice": (
+        "if state.phase is Phase.SERVING and state.probe_count > 0:",
+        "if state.phase in (Phase.SERVING, Phase.RESETTING):",
+    ),
+    "no deadline while starting": ("at_s + START_TIMEOUT_S)", "None)"),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_property_test_kills_mutant(name: str, tmp_path: Path) -> None:
+    """Each mutant of the core makes the property test fail."""
+    source = CORE.read_text(encoding="utf-8")
+    for old, new in zip(MUTANTS[name][::2], MUTANTS[name][1::2], strict=True):
+        assert source.count(old) >= 1, f"the mutant {name!r} no longer fits the code: {old!r}"
+        source = source.replace(old, new)
+    mutant = tmp_path / "lifecycle_mutant.py"
+    mutant.write_text(source, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("mutant_runner.py")), str(mutant)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1, f"the mutant survived: {name}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    assert "MUTANT KILLED" in done.stdout, done.stderr[-2000:]
+
+
+def test_the_runner_passes_the_real_core(tmp_path: Path) -> None:
+    """The runner fails for mutants only: the unchanged core passes it."""
+    copy = tmp_path / "lifecycle_mutant.py"
+    copy.write_text(CORE.read_text(encoding="utf-8"), encoding="utf-8")
+    assert importlib.util.spec_from_file_location("x", copy) is not None
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("mutant_runner.py")), str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
