@@ -16,7 +16,7 @@ import zmq
 from devd.daemon import events as ev
 from devd.daemon.config import Config, ConfigError, load
 from devd.daemon.control_desk import ControlDesk
-from devd.daemon.endpoint import ResourceEndpoint
+from devd.daemon.endpoint import ResourceEndpoint, endpoint_directory
 from devd.daemon.errors import AlreadyRunningError, StartupError
 from devd.daemon.health_feed import HealthFeed
 from devd.daemon.journal import WorkerJournal
@@ -49,6 +49,7 @@ EXIT_FAILED = 1
 EXIT_CONFIG = 2
 
 log = logging.getLogger("devd")
+kubelet_log = logging.getLogger("devd.kubelet")
 
 
 def run(options: RunOptions) -> int:
@@ -126,7 +127,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         _become_subreaper()
         self._auth = PeerAuthenticator(self._context)
-        loop.add_reader(self._auth.fd, self._auth.handle)
+        loop.add_reader(self._auth.fd, self._authenticate)
         bus = HealthSubscriber(self._context, self._layout.health)
         tell = Listeners(self._device_changed, self._forgotten, self._listed, self._answered, self._journal_line)
         self._supervisor = Supervisor(loop, self._context, self._layout, self._auth, tell)
@@ -136,9 +137,10 @@ class Daemon:
         self._desk = PreStartDesk(self._ask_pre_start, self._expire_pre_start)
         self._tables = {one.name: ResourceTable(one, self._supervisor, self._desk) for one in self._config.resources}
         self._scouts = ScoutFeed(loop, self._supervisor, self._tables)
-        watch = KubeletWatch(self._config.kubelet.dir)
+        watch = KubeletWatch(endpoint_directory(self._config.kubelet), log=kubelet_log)
         self._endpoints: dict[str, ResourceEndpoint] = {
-            name: ResourceEndpoint(table, self._config.kubelet, watch) for name, table in self._tables.items()
+            name: ResourceEndpoint(table, self._config.kubelet, watch, log=kubelet_log)
+            for name, table in self._tables.items()
         }
         self._status = StatusReport(self._supervisor, self._scouts, self._tables, self._endpoints, self._facts())
         control = ControlServer(self._context, self._layout.control)
@@ -147,10 +149,11 @@ class Daemon:
             loop.add_signal_handler(number, self._end_asked, number)
         self._scouts.start()
         log.info("devd %s runs %d resources", os.getpid(), len(self._tables), extra={"event": "start"})
-        watching = asyncio.create_task(watch.run())
+        watch.start()
         serving = [asyncio.create_task(self._serve(name)) for name in self._endpoints]
         failed = await self._until_end(serving)
-        await self._take_apart(serving, watching)
+        await self._take_apart(serving)
+        watch.close()
         bus.close()
         self._close()
         return EXIT_FAILED if failed else EXIT_OK
@@ -220,6 +223,11 @@ class Daemon:
     def _expire_pre_start(self, device: str, waiter: int) -> None:
         self._supervisor.send(device, ev.PreStartExpired(self._supervisor.now(), waiter))
 
+    def _authenticate(self) -> None:
+        self._auth.handle()
+        if self._auth.pending():
+            asyncio.get_running_loop().call_soon(self._authenticate)
+
     # ---- status ----
 
     def _facts(self) -> dict[str, object]:
@@ -250,15 +258,14 @@ class Daemon:
         self._ended.set()
         self._wake()
 
-    async def _take_apart(self, serving: list[asyncio.Task[None]], watching: asyncio.Task[None]) -> None:
+    async def _take_apart(self, serving: list[asyncio.Task[None]]) -> None:
         """End in the order that tells no lies: first the streams, then the workers."""
         for task in serving:
             task.cancel()
-        watching.cancel()
         stops = asyncio.gather(*(one.stop() for one in self._endpoints.values()), return_exceptions=True)
         with suppress(TimeoutError):
             await asyncio.wait_for(stops, ENDPOINTS_LEAVE_WITHIN_S)
-        await asyncio.gather(*serving, watching, return_exceptions=True)
+        await asyncio.gather(*serving, return_exceptions=True)
         for charge in self._supervisor:
             self._supervisor.send(charge.state.id, ev.Retired(self._supervisor.now()))
         with suppress(TimeoutError):

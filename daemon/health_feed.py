@@ -18,6 +18,8 @@ BURST = 400.0
 """Messages at once: what a worker may have queued while the front was away, with room."""
 BATCH = 256
 """Messages taken before the loop gets its turn again."""
+DRAIN_BATCHES = 64
+"""After an absence of the front's own: the full queues of 256 workers."""
 
 
 @dataclass(slots=True)
@@ -52,9 +54,10 @@ class HealthFeed:
         return self._refused
 
     def drain(self) -> None:
-        """Take in everything that has arrived, bounded by the socket's own queue."""
-        while self._batch():
-            pass
+        """Take in what has arrived, as far as DRAIN_BATCHES go: a flood has no end."""
+        for _ in range(DRAIN_BATCHES):
+            if not self._batch():
+                return
 
     def forget(self, device: str) -> None:
         """Drop what is remembered of a device."""

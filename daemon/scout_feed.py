@@ -5,6 +5,7 @@ bounded time), so that the same resource wins a contested device at each start.
 """
 
 import dataclasses
+import hashlib
 import logging
 import time
 from asyncio import AbstractEventLoop
@@ -21,13 +22,16 @@ from devd.ipc.messages import Device, Listing, WorkerSpec
 FIRST_LISTINGS_WITHIN_S = 10.0
 """How long the first listings wait for each other."""
 SCOUT_PREFIX = "scout:"
+LONGEST_NAME = 200
+"""A worker's ZAP domain (``command:`` and its id) has 255 bytes at most."""
 
 log = logging.getLogger("devd.discovery")
 
 
 def scout_id(resource: str) -> str:
-    """Return the supervisor's id of a resource's scout."""
-    return SCOUT_PREFIX + resource
+    """Return the supervisor's id of a resource's scout; a name too long for a ZAP domain is hashed."""
+    name = resource if len(resource) <= LONGEST_NAME else hashlib.sha256(resource.encode()).hexdigest()[:32]
+    return SCOUT_PREFIX + name
 
 
 class ScoutFeed:

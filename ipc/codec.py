@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 import msgpack
 
@@ -22,19 +22,32 @@ MAX_FRAME_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 16
 """Nesting of free-form values (driver parameters, status data)."""
 
-M = TypeVar("M")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 Check = Callable[[Any, str], Any]
 
 _FRAME_PARTS = 3
+_SHOWN_CHARS = 40
 _NUMBERS = (int, float)
 
 
 def encode(message: Any) -> bytes:
-    """Return the frame of a message dataclass."""
-    return msgpack.packb([PROTOCOL_VERSION, type(message).__name__, _plain(message)], use_bin_type=True)
+    """Return the frame of a message dataclass.
+
+    Text that is not valid Unicode (a file name of other bytes) travels with its odd bytes escaped, as ``\\udcff``.
+    """
+    parts = [PROTOCOL_VERSION, type(message).__name__, _plain(message)]
+    return msgpack.packb(parts, use_bin_type=True, unicode_errors="backslashreplace")
 
 
-def decode(frame: bytes | memoryview, *expected: type[M]) -> M:
+@overload
+def decode(frame: bytes | memoryview, one: type[A], /) -> A: ...
+@overload
+def decode(frame: bytes | memoryview, one: type[A], two: type[B], /) -> A | B: ...
+@overload
+def decode(frame: bytes | memoryview, one: type[A], two: type[B], three: type[C], /) -> A | B | C: ...
+def decode(frame: bytes | memoryview, /, *expected: type) -> object:
     """Return the message in a frame, one of the ``expected`` classes.
 
     Raises ProtocolError for anything else: too long, not msgpack, another version, an unknown or unexpected
@@ -51,12 +64,19 @@ def decode(frame: bytes | memoryview, *expected: type[M]) -> M:
         raise ProtocolError("not a frame of [version, name, fields]")
     version, name, fields = parts
     if type(version) is not int or version != PROTOCOL_VERSION:
-        raise ProtocolError(f"protocol version {version!r:.40}: this side speaks {PROTOCOL_VERSION}")
+        raise ProtocolError(f"protocol version {_shown(version)}: this side speaks {PROTOCOL_VERSION}")
     cls = MESSAGES.get(name) if isinstance(name, str) else None
     if cls is None or cls not in expected:
         wanted = ", ".join(one.__name__ for one in expected)
-        raise ProtocolError(f"message {name!r:.40}: expected {wanted}")
-    return cast("M", _checker(cls.__name__)(fields, cls.__name__))
+        raise ProtocolError(f"message {_shown(name)}: expected {wanted}")
+    return _checker(cls.__name__)(fields, cls.__name__)
+
+
+def _shown(value: Any) -> str:
+    """Return a peer's value for an error text: short, printable, and without walking what may be nested without end."""
+    if isinstance(value, str | bytes):
+        return ascii(value[:_SHOWN_CHARS])
+    return repr(value) if isinstance(value, int | float | None) else type(value).__name__
 
 
 def _plain(value: Any) -> Any:
@@ -82,8 +102,8 @@ def _dataclass_check(cls: type) -> Check:
         if not isinstance(value, dict):
             raise ProtocolError(f"{where}: a map is needed")
         if value.keys() != checks.keys():
-            odd = sorted(str(key)[:40] for key in value.keys() ^ checks.keys())
-            raise ProtocolError(f"{where}: missing or unknown fields {odd[:5]}")
+            odd = sorted(str(key) for key in value.keys() ^ checks.keys())
+            raise ProtocolError(f"{where}: missing or unknown fields {', '.join(map(_shown, odd[:5]))}")
         return cls(**{name: one(value[name], f"{where}.{name}") for name, one in checks.items()})
 
     return check
@@ -94,10 +114,8 @@ def _check_for(hint: Any) -> Check:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return _dataclass_check(cast("type", hint))
-    if hint in (str, int, float, bool):
-        return _SCALARS[hint]
-    if hint is object:
-        return _free
+    if hint in _PLAIN:
+        return _PLAIN[hint]
     if origin is typing.Literal:
         return _literal(args)
     if origin in (types.UnionType, typing.Union):
@@ -132,7 +150,7 @@ def _mapping(inner: Check) -> Check:
     def check(value: Any, where: str) -> Any:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise ProtocolError(f"{where}: a map with text keys is needed")
-        return {key: inner(one, f"{where}.{key[:40]}") for key, one in value.items()}
+        return {key: inner(one, f"{where}.{_shown(key)}") for key, one in value.items()}
 
     return check
 
@@ -174,4 +192,4 @@ def _free(value: Any, where: str, depth: int = 0) -> Any:
     raise ProtocolError(f"{where}: plain values are needed")
 
 
-_SCALARS: dict[type, Check] = {str: _string, int: _integer, float: _number, bool: _boolean}
+_PLAIN: dict[Any, Check] = {str: _string, int: _integer, float: _number, bool: _boolean, object: _free}

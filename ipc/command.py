@@ -1,0 +1,122 @@
+"""The command channel: one PAIR of sockets for each worker, the front binds, the worker connects.
+
+PAIR and not ROUTER, because a ROUTER's routing ids are chosen by the peers: one could take another's. Here a channel
+is one worker's alone by its ZAP domain, ``command:<device>`` (see ``devd.ipc.identity``), and by its socket type, which
+takes one peer.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+
+from devd.ipc import codec
+from devd.ipc.errors import ProtocolError
+from devd.ipc.messages import Hello, Listing, ProbeNow, Reset, ResetDone, Stop
+from devd.ipc.sockets import Arrived, BoundSocket, Context, Limits
+
+MAX_COMMAND_BYTES = codec.MAX_FRAME_BYTES
+"""4 MiB: a scout's Listing of thousands of devices is the largest message."""
+QUEUE = 16
+"""Messages kept each way. Commands are few and a worker answers each: more than this waiting means that one side is
+gone, and its lease or deadline says so."""
+LIMITS = Limits(message_bytes=MAX_COMMAND_BYTES, receive_queue=QUEUE, send_queue=QUEUE)
+
+_FRAMES = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One message from a worker. ``identity`` is the front's own word on its sender, "" when nobody vouches for it.
+
+    ``message`` is None when it is none of the three; ``error`` then says why.
+    """
+
+    identity: str
+    message: Hello | ResetDone | Listing | None
+    error: str
+
+
+class CommandServer:
+    """The front's end. See ``devd.ipc.sockets`` for how ``fd``, ``drain`` and ``pending`` go together."""
+
+    def __init__(self, context: Context, path: Path, zap_domain: bytes = b"command") -> None:
+        """Bind. An empty ``zap_domain`` takes anyone the file's mode lets through, without identity.
+
+        Raises EndpointError when the path cannot be used.
+        """
+        self._bound = BoundSocket(context, zmq.PAIR, path, LIMITS, frames=_FRAMES, zap_domain=zap_domain)
+        self.fd: int = self._bound.fd
+
+    def send(self, message: ProbeNow | Reset | Stop) -> bool:
+        """Send a command; False when no worker is connected yet or its queue is full. Never waits.
+
+        May swallow the descriptor's wake-up for a message that arrives at the same time: ask ``pending`` after it.
+        """
+        return self._bound.send(codec.encode(message))
+
+    def drain(self, limit: int = 64) -> list[Received]:
+        """Return what has arrived, at most ``limit`` messages; then ask ``pending``. Never waits, never raises."""
+        return [_received(arrived) for arrived in self._bound.read(limit)]
+
+    def pending(self) -> bool:
+        """Return whether more waits; the descriptor tells only once."""
+        return self._bound.pending()
+
+    def close(self) -> None:
+        """Close and remove the socket's file. Safe to call twice."""
+        self._bound.close()
+
+
+class CommandClient:
+    """A worker's end. Put ``socket`` into a ``zmq.Poller`` for POLLIN, then ``receive`` until it returns None."""
+
+    def __init__(self, context: Context, endpoint: str) -> None:
+        """Connect to the front's ``ipc://`` endpoint; returns at once, whether or not anyone is there."""
+        self.socket = context.socket(zmq.PAIR)
+        self.socket.linger = 0
+        self.socket.sndtimeo = 0
+        self.socket.sndhwm = QUEUE
+        self.socket.rcvhwm = QUEUE
+        self.socket.maxmsgsize = MAX_COMMAND_BYTES
+        self.socket.connect(endpoint)
+
+    def send(self, message: Hello | ResetDone | Listing) -> bool:
+        """Send a message; False when the front does not read and the queue is full, or the message is too large.
+
+        Never waits. A True means queued: before the connection stands, up to QUEUE messages are kept for it.
+        """
+        payload = codec.encode(message)
+        if len(payload) > MAX_COMMAND_BYTES:
+            return False
+        try:
+            self.socket.send(payload, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> ProbeNow | Reset | Stop | None:
+        """Return the next command, None when none waits. Never waits.
+
+        Raises ProtocolError when the front sent something else; the next call goes on with the next message.
+        """
+        try:
+            frames = self.socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        if len(frames) != _FRAMES:
+            raise ProtocolError(f"message of {len(frames)} frames: {_FRAMES} are needed")
+        return codec.decode(frames[0], ProbeNow, Reset, Stop)
+
+    def close(self) -> None:
+        """Drop what is not sent and close. Safe to call twice."""
+        self.socket.close(linger=0)
+
+
+def _received(arrived: Arrived) -> Received:
+    if arrived.error:
+        return Received(arrived.identity, None, arrived.error)
+    try:
+        return Received(arrived.identity, codec.decode(arrived.frames[0], Hello, ResetDone, Listing), "")
+    except ProtocolError as error:
+        return Received(arrived.identity, None, str(error))

@@ -1,0 +1,136 @@
+"""Who speaks: admits connections by the kernel's word (SO_PEERCRED) and gives each its identity.
+
+libzmq asks a ZAP handler (RFC 27) about each connection to a socket that has a ZAP domain, and writes the peer's
+credentials into the request's address: ``localhost:UID:GID:PID``. The identity answered stands as ``User-Id`` on every
+frame of that connection: it is the front's own word, whatever the frames say.
+
+What is enforced:
+
+- A pid that was not admitted gets 400. A pid outside this process's pid namespace is seen as 0, and gets 400.
+- A domain may name the one identity it is for: ``command:gpu-1`` takes nobody but ``gpu-1``.
+- One connection a domain for each ``admit``. libzmq tells of handshakes but never of ends, so "still connected" cannot
+  be known here. A worker never has to connect twice: only the front ends connections, of peers that broke the
+  protocol, and those are better killed and started again.
+
+A process's pid is recycled only after it was reaped: revoke it when that is known.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import zmq
+
+from devd.ipc.errors import EndpointError
+from devd.ipc.sockets import Context
+
+HANDLE_LIMIT = 1024
+"""Handshakes answered in one go: all workers of a large node at once. More wait for the loop's next turn."""
+
+_ENDPOINT = "inproc://zeromq.zap.01"
+_VERSION = b"1.0"
+_REQUEST_FRAMES = 6
+"""Version, request id, domain, address, routing id, mechanism; the NULL mechanism has no credentials."""
+
+
+class PeerAuthenticator:
+    """The ZAP handler of one context, run on the front's loop: call ``handle`` when ``fd`` is readable.
+
+    Make it before the first socket with a ZAP domain is bound. No thread, and no answer ever waits: until ``handle``
+    runs, peers wait in their handshake.
+    """
+
+    def __init__(self, context: Context) -> None:
+        """Bind. Raises EndpointError when the context has an authenticator already, or is out of descriptors."""
+        try:
+            self._socket = context.socket(zmq.REP)
+        except zmq.ZMQError as error:
+            raise EndpointError(f"no socket to be had for authentication: {error.strerror}") from error
+        self._socket.linger = 0
+        self._socket.sndtimeo = 0
+        try:
+            self._socket.bind(_ENDPOINT)
+        except zmq.ZMQError as error:
+            self._socket.close(linger=0)
+            raise EndpointError(f"{_ENDPOINT}: {error.strerror}: one authenticator a context") from error
+        self._identities: dict[int, str] = {}
+        self._connected: dict[int, set[bytes]] = {}
+        self._refused: Counter[str] = Counter()
+        self.fd = int(self._socket.getsockopt(zmq.FD))
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Return how many connections were refused, by reason."""
+        return self._refused
+
+    def admit(self, pid: int, identity: str) -> None:
+        """Let a process connect, once a domain, under ``identity``. Call it before the process may connect.
+
+        Raises ValueError for a pid below 1 or an empty identity: a bug of ours.
+        """
+        if pid < 1 or not identity:
+            raise ValueError(f"cannot admit pid {pid} as {identity!r}")
+        self._identities[pid] = identity
+        self._connected[pid] = set()
+
+    def revoke(self, pid: int) -> None:
+        """Let a process connect no more; connections it has keep their identity until they end."""
+        self._identities.pop(pid, None)
+        self._connected.pop(pid, None)
+
+    def handle(self) -> None:
+        """Answer the handshakes that wait, HANDLE_LIMIT at most; then ask ``pending``. Never waits."""
+        for _ in range(HANDLE_LIMIT):
+            try:
+                request = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._answer(request)
+
+    def pending(self) -> bool:
+        """Return whether handshakes wait; the descriptor tells only once."""
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def close(self) -> None:
+        """Stop answering: from now on nobody gets in. Safe to call twice."""
+        self._socket.close(linger=0)
+
+    def _answer(self, request: list[bytes]) -> None:
+        request_id = request[1] if len(request) > 1 else b""
+        identity, refusal = self._judge(request)
+        if refusal:
+            self._refused[refusal] += 1
+            reply = [_VERSION, request_id, b"400", refusal.encode(), b"", b""]
+        else:
+            reply = [_VERSION, request_id, b"200", b"", identity.encode(), b""]
+        try:
+            self._socket.send_multipart(reply, zmq.NOBLOCK)
+        except zmq.Again:
+            # The handshake gave up in between; its peer gets no answer and no connection.
+            self._refused["gone before the answer"] += 1
+
+    def _judge(self, request: list[bytes]) -> tuple[str, str]:
+        """Return (identity, "") or ("", why not); the reasons are few and fixed, they become metric labels."""
+        if len(request) != _REQUEST_FRAMES or request[0] != _VERSION or request[5] != b"NULL":
+            return "", "not a request this handler knows"
+        domain = request[2]
+        pid = _pid_in(request[3])
+        if pid is None:
+            return "", "no process credentials"
+        identity = self._identities.get(pid)
+        if identity is None:
+            return "", "unknown process"
+        owner = domain.partition(b":")[2]
+        if owner and owner != identity.encode():
+            return "", "another's channel"
+        if domain in self._connected[pid]:
+            return "", "second connection"
+        self._connected[pid].add(domain)
+        return identity, ""
+
+
+def _pid_in(address: bytes) -> int | None:
+    """Return the pid in ``localhost:UID:GID:PID``; None for any other address."""
+    parts = address.split(b":")
+    if len(parts) != len(("host", "uid", "gid", "pid")) or not all(part.isdigit() for part in parts[1:]):
+        return None
+    return int(parts[3])

@@ -1,0 +1,71 @@
+"""A worker's two ways to the front: the health bus, where losses cost nothing, and its command channel, where they do.
+
+What the command channel cannot take at once is kept (bounded) and sent when it can.
+"""
+
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+import zmq
+
+from devd.ipc.command import CommandClient
+from devd.ipc.health import HealthPublisher
+from devd.ipc.messages import Hello, Listing, ResetDone, Sandbox, WorkerSpec
+from devd.workers.errors import BusLostError
+
+SUBSCRIBE_TIMEOUT_S = 10.0
+"""From connect to the front's subscription: its loop may be busy with the start of hundreds of workers."""
+MAX_UNSENT = 16
+"""More than this unsent means that the front is gone or wedged; the oldest go first then."""
+RETRY_S = 0.1
+"""How soon an unsent message is tried again."""
+
+
+class Channel:
+    """Owner of the ZeroMQ context and both sockets. Make it after the fork: a context does not survive one."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._client = CommandClient(self._context, spec.command_endpoint)
+        self._unsent: deque[Hello | ResetDone | Listing] = deque(maxlen=MAX_UNSENT)
+        self._spec = spec
+        self.publisher = HealthPublisher(self._context, spec.health_endpoint)
+
+    @property
+    def client(self) -> CommandClient:
+        """Return the command channel, for a poller."""
+        return self._client
+
+    def greet(self, sandbox: Sandbox, pid: int) -> None:
+        """Wait until the front listens on the health bus, then say hello. Raises BusLostError when it does not."""
+        if not self.publisher.wait_subscribed(SUBSCRIBE_TIMEOUT_S):
+            raise BusLostError(f"no answer on {self._spec.health_endpoint} within {SUBSCRIBE_TIMEOUT_S:g} s")
+        self.send(Hello(self._spec.device, self._spec.incarnation, pid, sandbox))
+
+    def send(self, message: Hello | ResetDone | Listing) -> None:
+        """Send on the command channel, now or as soon as it takes it; never waits."""
+        self._unsent.append(message)
+        self.flush()
+
+    def flush(self) -> bool:
+        """Try what is unsent, in order; return whether all of it went."""
+        while self._unsent:
+            if not self._client.send(self._unsent[0]):
+                return False
+            self._unsent.popleft()
+        return True
+
+    def close(self) -> None:
+        """Close both sockets and the context; nothing lingers."""
+        self._client.close()
+        self.publisher.close()
+        self._context.destroy(linger=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,59 @@
+"""Driver ``sim``: devices out of nothing, for tests, the demo and rehearsals. Their scripts go to their workers."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from devd.ipc.messages import Device, Node
+from devd.workers import sim
+from devd.workers.drivers.base import Found
+from devd.workers.errors import SpecError, explain
+from devd.workers.params import Params
+from devd.workers.probes.base import identity
+
+
+class SimDriver:
+    """``count`` devices of one name, or ``devices`` by name, each with a script and a real path if it is given one."""
+
+    def __init__(self, match: Mapping[str, object]) -> None:
+        params = Params("match", match)
+        if params.has("count") == params.has("devices"):
+            raise SpecError("match: exactly one of count, devices is needed")
+        if params.has("count"):
+            prefix = params.text("prefix", "sim")
+            self._devices = [_Simulated(f"{prefix}{number}") for number in range(params.whole("count"))]
+        else:
+            self._devices = [_Simulated.of(one) for one in params.maps("devices")]
+        self.what = f"{len(self._devices)} simulated devices"
+
+    def discover(self) -> Found:
+        """Return the devices; the path of each is looked at, and the device is listed without it if it is missing."""
+        problems: list[str] = []
+        devices = tuple(one.device(problems) for one in self._devices)
+        parents = dict.fromkeys(Path(one.path).parent for one in self._devices if one.path)
+        return Found(devices, tuple(problems), tuple(parents))
+
+
+class _Simulated:
+    """One simulated device."""
+
+    def __init__(self, name: str, script: object = None, path: str = "") -> None:
+        sim.parse(script, f"match.devices.{name}.script")
+        self.path = path
+        self._name = name
+        self._params: Mapping[str, object] = {} if script is None else {"script": script}
+
+    @classmethod
+    def of(cls, params: Params) -> "_Simulated":
+        """Return the device a map describes. Raises SpecError."""
+        return cls(params.text("name"), params.values.get("script"), params.text("path", ""))
+
+    def device(self, problems: list[str]) -> Device:
+        """Return the device as it is found now."""
+        nodes: tuple[Node, ...] = ()
+        if self.path:
+            try:
+                nodes = (Node(self.path, *identity(os.stat(self.path))),)  # noqa: PTH116 - the call's name is told
+            except OSError as error:
+                problems.append(f"{self._name}: {explain('stat', self.path, error)}")
+        return Device(self._name, nodes, {}, None, self._params)

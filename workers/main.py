@@ -1,0 +1,84 @@
+"""The worker: one process for one device, running its probe on its period and its reset on the front's word."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from devd.ipc.messages import Reset, ResetDone, WorkerSpec
+from devd.workers.channel import Channel
+from devd.workers.command import CommandRunner
+from devd.workers.errors import ProbeError, ResetError, explain
+from devd.workers.loop import serve
+from devd.workers.probes import make_probe
+from devd.workers.probes.base import Call
+from devd.workers.report import Reporter
+from devd.workers.resets import make_reset
+from devd.workers.sandbox import apply_basic
+
+
+class Worker:
+    """Probe and reset of one device, and what they say of it. Implements ``loop.Task``."""
+
+    def __init__(self, spec: WorkerSpec, channel: Channel) -> None:
+        runner = CommandRunner()
+        self._spec = spec
+        self._channel = channel
+        self._probe = make_probe(spec, runner)
+        self._reset = make_reset(spec, runner)
+        self._report = Reporter(channel.publisher, spec, str(spec.probe["kind"]))
+        self.due_at_s = time.monotonic()
+        self.watched: Mapping[int, Callable[[], None]] = MappingProxyType({})
+
+    def run(self) -> None:
+        """Probe once and publish the verdict. An error that is no OSError or ProbeError ends the worker."""
+        began_s = self._report.begin(self._probe.activity)
+        try:
+            reason = self._probe.run(Call(self._report.say, began_s + self._spec.timeout_s))
+            ok = True
+        except ProbeError as error:
+            ok, reason = False, str(error)
+        except OSError as error:
+            ok, reason = False, explain("probe", str(error.filename or self._spec.device), error)
+        took_s = time.monotonic() - began_s
+        if ok and took_s > self._spec.timeout_s:
+            ok, reason = False, f"took {took_s:.1f} s, allowed {self._spec.timeout_s:g} s"
+        self._report.verdict("pass" if ok else "fail", reason, began_s)
+        self.due_at_s = time.monotonic() + self._spec.period_s
+
+    def reset(self, order: Reset) -> None:
+        """Reset the device, probe it, answer; the answer is good only if both went well."""
+        began_s = time.monotonic()
+        failure = self._do_reset(order)
+        took_s = time.monotonic() - began_s
+        self.run()
+        health = self._report.state
+        if not failure and health.verdict == "fail":
+            failure = f"the probe after the reset failed: {health.reason}"
+        spec = self._spec
+        self._channel.send(
+            ResetDone(spec.device, spec.incarnation, order.reset_id, not failure, failure, took_s, health)
+        )
+
+    def _do_reset(self, order: Reset) -> str:
+        """Run the reset and return why it failed, or nothing."""
+        if self._reset is None:
+            return "no reset is configured for this device"
+        began_s = self._report.begin(self._reset.activity)
+        try:
+            self._reset.run(Call(self._report.say, began_s + order.timeout_s))
+        except ResetError as error:
+            return str(error)
+        except OSError as error:
+            return explain("reset", str(error.filename or self._spec.device), error)
+        took_s = time.monotonic() - began_s
+        return "" if took_s <= order.timeout_s else f"reset took {took_s:.1f} s, allowed {order.timeout_s:g} s"
+
+
+def run(spec: WorkerSpec, lifeline_fd: int) -> int:
+    """Be a worker until told to stop; return the exit code. Raises SpecError for a spec nothing can be made of."""
+    sandbox = apply_basic()
+    with Channel(spec) as channel:
+        worker = Worker(spec, channel)
+        channel.greet(sandbox, os.getpid())
+        return serve(worker, channel, lifeline_fd)

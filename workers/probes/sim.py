@@ -1,0 +1,74 @@
+"""Probe ``sim``: does what a script says, well or badly; what tests, the demo and a rehearsal run on."""
+
+import ctypes
+import os
+import time
+from typing import NoReturn
+
+from devd.ipc.messages import WorkerSpec
+from devd.workers import sim
+from devd.workers.errors import ProbeError
+from devd.workers.probes.base import Call
+
+FLOOD_S = 1.0
+SLOW_FACTOR = 1.5
+"""A slow step without ``takes`` lasts this many timeouts."""
+EXIT_CODE = 3
+_LONG_S = 3600.0
+
+
+class SimProbe:
+    """The script's clock starts with the worker. A device's own script goes before the probe's."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        own = spec.target.params.get("script") if spec.target is not None else None
+        where = "params.script" if own is not None else "probe.script"
+        self._script = sim.parse(own if own is not None else spec.probe.get("script"), where)
+        self._timeout_s = spec.timeout_s
+        self._started_s = time.monotonic()
+        self.activity = f"probe {spec.device}"
+        self._device = spec.device
+
+    def run(self, call: Call) -> str:
+        """Do the present step's deed. Raises ProbeError, or does not return."""
+        step = sim.step_at(self._script, time.monotonic() - self._started_s)
+        call.say(f"sim {step.do} {self._device}")
+        if step.do == "hang":
+            hang()
+        if step.do in ("crash", "segv"):
+            crash()
+        if step.do == "exit":
+            os._exit(EXIT_CODE)
+        if step.do == "exception":
+            raise RuntimeError(step.reason or f"the script of {self._device} says so")
+        if step.do == "flood":
+            _flood(call, self._device)
+        time.sleep(self._takes_s(step))
+        if step.do == "fail":
+            raise ProbeError(step.reason or "the script says so")
+        return step.reason
+
+    def _takes_s(self, step: sim.Step) -> float:
+        default_s = self._timeout_s * SLOW_FACTOR if step.do == "slow" else 0.0
+        return default_s if step.takes_s is None else step.takes_s
+
+
+def hang() -> NoReturn:
+    """Never return; a signal still ends the process."""
+    while True:
+        time.sleep(_LONG_S)
+
+
+def crash() -> NoReturn:
+    """End this process by a real segmentation fault."""
+    ctypes.string_at(0)
+    raise AssertionError("address 0 was readable")
+
+
+def _flood(call: Call, device: str) -> None:
+    """Publish as fast as it goes."""
+    until_s = time.monotonic() + FLOOD_S
+    count = 0
+    while time.monotonic() < until_s:
+        count += 1
+        call.say(f"sim flood {device} {count}")

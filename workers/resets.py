@@ -1,0 +1,110 @@
+"""The reset kinds: what brings a device back to a clean state before a container gets it."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from devd.ipc.messages import Device, WorkerSpec
+from devd.workers import sysfs
+from devd.workers.command import CommandError, CommandRunner, describe
+from devd.workers.errors import ResetError, SpecError, explain
+from devd.workers.params import Params, fill, kernel_name
+from devd.workers.probes.base import Call
+from devd.workers.probes.exec import command_of, environment_of
+from devd.workers.probes.sim import crash, hang
+
+
+class Reset(Protocol):
+    """One way to reset a device. The worker holds no file of the device open while it runs."""
+
+    @property
+    def activity(self) -> str:
+        """Name the call ("reset exec usb-reset")."""
+
+    def run(self, call: Call) -> None:
+        """Reset the device. Raises ResetError with the reason when that did not work."""
+
+
+class ExecReset:
+    """Run a command; exit code 0 is success."""
+
+    def __init__(self, spec: WorkerSpec, params: Params, runner: CommandRunner) -> None:
+        self._device = _target(spec)
+        self._command = command_of(params, self._device)
+        self._runner = runner
+        self.activity = f"reset exec {os.path.basename(self._command[0])}"  # noqa: PTH119 - a text, not a file
+
+    def run(self, call: Call) -> None:
+        """Run the command. Raises ResetError."""
+        try:
+            finished = self._runner.run(self._command, call.left_s(), environment_of(self._device))
+        except CommandError as error:
+            raise ResetError(f"reset exec: {error}") from error
+        if finished.code != 0:
+            raise ResetError(f"reset exec {self._command[0]}: {describe(finished)}")
+
+
+class SysfsReset:
+    """Write a value to an attribute of each node; one that all nodes share is written once."""
+
+    def __init__(self, spec: WorkerSpec, params: Params, _runner: CommandRunner) -> None:
+        self._device = _target(spec)
+        self._attribute = params.text("attribute")
+        self._value = fill(params.text("value"), {"name": kernel_name(self._device)}, "reset.value")
+        self.activity = f"reset write {self._attribute}"
+
+    def run(self, call: Call) -> None:
+        """Write the value. Raises ResetError."""
+        where = "reset.attribute"
+        nodes = self._device.nodes or (None,)
+        paths = [sysfs.attribute_path(self._attribute, node, self._device, where) for node in nodes]
+        for path in dict.fromkeys(paths):
+            call.say(f"reset write {path}")
+            sysfs.check_below_sys(path, where)
+            try:
+                sysfs.write(path, self._value)
+            except OSError as error:
+                raise ResetError(explain("write", path, error)) from error
+
+
+class SimReset:
+    """Take a while, then end as told: ok, fail, hang or crash."""
+
+    def __init__(self, spec: WorkerSpec, params: Params, _runner: CommandRunner) -> None:
+        self._takes_s = params.number("takes", 0.0)
+        self._result = params.choice("result", ("ok", "fail", "hang", "crash"), "ok")
+        self.activity = f"reset sim {spec.device}"
+
+    def run(self, call: Call) -> None:
+        """Do as told. Raises ResetError, or does not return."""
+        call.say(self.activity)
+        time.sleep(self._takes_s)
+        if self._result == "hang":
+            hang()
+        if self._result == "crash":
+            crash()
+        if self._result == "fail":
+            raise ResetError("reset sim: told to fail")
+
+
+RESETS: dict[str, Callable[[WorkerSpec, Params, CommandRunner], Reset]] = {
+    "exec": ExecReset,
+    "sysfs": SysfsReset,
+    "sim": SimReset,
+}
+
+
+def make_reset(spec: WorkerSpec, runner: CommandRunner) -> Reset | None:
+    """Return the reset a spec asks for, None when it asks for none. Raises SpecError."""
+    if spec.reset is None:
+        return None
+    params = Params("reset", spec.reset)
+    kind = params.text("kind")
+    if kind not in RESETS:
+        raise SpecError(f"reset.kind: {kind!r} is unknown, allowed are {', '.join(RESETS)}")
+    return RESETS[kind](spec, params, runner)
+
+
+def _target(spec: WorkerSpec) -> Device:
+    return spec.target if spec.target is not None else Device(spec.device)

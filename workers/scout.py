@@ -1,0 +1,171 @@
+"""The scout: one process for one resource, listing its devices whenever the list may have changed.
+
+It touches hardware like a worker does (a glob on a dying bus hangs), so it reports about itself like one: a scan is
+its probe. Changes are heard of by inotify; the period's rescan is for what inotify cannot see.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+from devd.ipc import inotify
+from devd.ipc.messages import Device, Listing, Reset, ResetDone, WorkerSpec
+from devd.workers.channel import Channel
+from devd.workers.drivers import make_driver
+from devd.workers.drivers.base import Found
+from devd.workers.errors import explain
+from devd.workers.loop import serve
+from devd.workers.report import Reporter
+from devd.workers.sandbox import apply_basic
+
+SETTLE_S = 0.05
+"""From the first sign of a change to the scan: nodes come in groups, and their links a moment later."""
+BUSY_PAUSE_S = 0.25
+"""Least pause between scans, however busy the directory is."""
+MASK = (
+    inotify.IN_CREATE
+    | inotify.IN_DELETE
+    | inotify.IN_MOVED_FROM
+    | inotify.IN_MOVED_TO
+    | inotify.IN_DELETE_SELF
+    | inotify.IN_MOVE_SELF
+    | inotify.IN_ONLYDIR
+)
+
+
+class Watch:
+    """The directories whose entries decide the list. Without inotify the scout works on, at its period's pace."""
+
+    def __init__(self) -> None:
+        self.problem = ""
+        self._watched: dict[Path, int] = {}
+        self._inotify: inotify.Inotify | None = None
+        try:
+            self._inotify = inotify.Inotify()
+        except OSError as error:
+            self.problem = _no_watch(explain("inotify_init1", "", error))
+
+    @property
+    def fd(self) -> int | None:
+        """Return the descriptor to wait for, None without inotify."""
+        return self._inotify.fd if self._inotify is not None else None
+
+    def follow(self, directories: Sequence[Path]) -> bool:
+        """Watch exactly these directories; return whether a watch is new (its directory may have changed before)."""
+        if self._inotify is None:
+            return False
+        self.problem = ""
+        before = self._watched
+        # Added again each time: the same inode keeps its number, one that was made anew gets another.
+        self._watched = self._add_all(directories)
+        for wd in set(before.values()) - set(self._watched.values()):
+            self._inotify.remove(wd)
+        return bool(set(self._watched.values()) - set(before.values()))
+
+    def drain(self) -> None:
+        """Take all events off the queue: that something changed is all they say here."""
+        while self._inotify is not None and self._inotify.read():
+            pass
+
+    def close(self) -> None:
+        """Close the inotify instance."""
+        if self._inotify is not None:
+            self._inotify.close()
+
+    def _add_all(self, directories: Sequence[Path]) -> dict[Path, int]:
+        watched = {}
+        for directory in directories:
+            try:
+                watched[directory] = self._add(directory)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # gone since the scan: the watch on its parent tells
+            except OSError as error:
+                self.problem = _no_watch(explain("inotify_add_watch", str(directory), error))
+        return watched
+
+    def _add(self, directory: Path) -> int:
+        if self._inotify is None:
+            raise AssertionError("no inotify to add to")
+        return self._inotify.add(directory, MASK)
+
+
+class Scout:
+    """Scans of one resource, and what they found. Implements ``loop.Task``."""
+
+    def __init__(self, spec: WorkerSpec, channel: Channel, watch: Watch) -> None:
+        self._spec = spec
+        self._channel = channel
+        self._driver = make_driver(spec.driver, spec.match)
+        self._watch = watch
+        self._report = Reporter(channel.publisher, spec, "discover")
+        self._last: tuple[tuple[Device, ...], tuple[str, ...]] | None = None
+        self._seq = 0
+        self._ended_s = 0.0
+        self.due_at_s = time.monotonic()
+        self.watched: Mapping[int, Callable[[], None]] = {} if watch.fd is None else {watch.fd: self._changed}
+
+    def run(self) -> None:
+        """Scan once, send the list if it differs, publish how the scan went."""
+        began_s = self._report.begin(f"discover {self._driver.what}")
+        try:
+            found = self._scan()
+        except OSError as error:
+            self._end("fail", explain("discover", str(error.filename or self._driver.what), error), began_s)
+            return
+        self._send(found)
+        took_s = time.monotonic() - began_s
+        if took_s > self._spec.timeout_s:
+            self._end("fail", f"took {took_s:.1f} s, allowed {self._spec.timeout_s:g} s", began_s)
+        else:
+            self._end("pass", "", began_s)
+
+    def reset(self, order: Reset) -> None:
+        """Refuse: a scout has no device."""
+        spec, state = self._spec, self._report.state
+        reason = "a scout has no device to reset"
+        self._channel.send(ResetDone(spec.device, spec.incarnation, order.reset_id, False, reason, 0.0, state))  # noqa: FBT003 - the field's own place
+
+    def _scan(self) -> Found:
+        """Discover; once more if a directory was not watched before: it may have changed in between."""
+        self._watch.drain()
+        found = self._driver.discover()
+        if self._watch.follow(found.directories):
+            found = self._driver.discover()
+            self._watch.follow(found.directories)
+        return found
+
+    def _send(self, found: Found) -> None:
+        problems = (*found.problems, *((self._watch.problem,) if self._watch.problem else ()))
+        if (found.devices, problems) == self._last:
+            return
+        self._last = (found.devices, problems)
+        self._seq += 1
+        spec = self._spec
+        self._channel.send(Listing(spec.resource, spec.incarnation, self._seq, found.devices, problems))
+
+    def _end(self, verdict: Literal["pass", "fail"], reason: str, began_s: float) -> None:
+        self._report.verdict(verdict, reason, began_s)
+        self._ended_s = time.monotonic()
+        self.due_at_s = self._ended_s + self._spec.period_s
+
+    def _changed(self) -> None:
+        """Bring the next scan forward."""
+        self._watch.drain()
+        soon_s = max(time.monotonic() + SETTLE_S, self._ended_s + BUSY_PAUSE_S)
+        self.due_at_s = min(self.due_at_s, soon_s)
+
+
+def _no_watch(why: str) -> str:
+    return f"changes are seen at the discovery period's pace only: {why}"
+
+
+def run(spec: WorkerSpec, lifeline_fd: int) -> int:
+    """Be a scout until told to stop; return the exit code. Raises SpecError for a selector nothing can be made of."""
+    sandbox = apply_basic()
+    with Channel(spec) as channel, closing(Watch()) as watch:
+        scout = Scout(spec, channel, watch)
+        channel.greet(sandbox, os.getpid())
+        return serve(scout, channel, lifeline_fd)
