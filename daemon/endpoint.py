@@ -80,6 +80,8 @@ class ResourceEndpoint:
         """
         if self._stopped:
             return
+        if self._task is not None:
+            raise RuntimeError(f"{self._view.name}: run was called twice")
         task = self._task = asyncio.create_task(self._live())
         try:
             await asyncio.wait([task])

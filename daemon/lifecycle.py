@@ -157,15 +157,16 @@ def _judge(state: DeviceState, health: Health, at_s: float, policy: Policy) -> D
     )
     if health.probe_count <= state.probe_count or health.verdict == "none":
         return state
-    state = replace(state, probe_count=health.probe_count, last=health, decided=True)
+    state = replace(state, probe_count=health.probe_count, last=health)
     if health.verdict == "pass":
-        return _passed(state, at_s, policy)
+        return replace(_passed(state, at_s, policy), decided=True)
     return _failed(state, health.reason, at_s, policy)
 
 
 def _passed(state: DeviceState, at_s: float, policy: Policy) -> DeviceState:
     state = replace(state, passes=state.passes + 1, fails=0)
-    if state.healthy or state.passes >= policy.successes:
+    # Recovery has to be earned; a device that never fell has nothing to recover from.
+    if state.healthy or not state.decided or state.passes >= policy.successes:
         return replace(state, lease_until_s=at_s + policy.lease_s)
     return replace(state, reason=f"recovering: {state.passes} of {policy.successes} good probes in a row")
 

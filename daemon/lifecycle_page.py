@@ -1,7 +1,6 @@
 """Draws docs/lifecycle.md from the lifecycle's own tables: ``python -m devd.daemon.lifecycle_page``."""
 
 import sys
-from collections.abc import Callable
 
 from devd.daemon import events as ev
 from devd.daemon import lifecycle
@@ -66,8 +65,9 @@ def page() -> str:
             for phase in Phase
         ),
         "\n## Events\n",
-        "`taken` runs the named handler; `dropped` came too late to matter; `illegal` would be a bug of the front and",
-        "raises with the device's whole state. An event about another incarnation than the present one is always dropped.",
+        "A name is the handler that takes the event; `dropped` came too late to matter; `illegal` would be a bug of",
+        "the front and raises with the device's whole state. An event about another incarnation than the present one",
+        "is always dropped.",
         "",
         "| event | " + " | ".join(phase.name for phase in Phase) + " |",
         "|---|" + "---|" * len(Phase),
@@ -92,7 +92,7 @@ def _effects() -> tuple[type, ...]:
 def _cell(handler: object) -> str:
     if handler is lifecycle.ILLEGAL:
         return "illegal"
-    name = handler.__name__ if isinstance(handler, Callable) else ""  # type: ignore[arg-type]  # a runtime protocol
+    name = str(getattr(handler, "__name__", ""))
     return "dropped" if name == "_drop" else name.strip("_").replace("_", " ")
 
 

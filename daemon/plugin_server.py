@@ -27,7 +27,7 @@ MAX_SOCKET_PATH_BYTES = 107
 """sun_path of unix(7) less its final NUL."""
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest message either way: gRPC's default, and the kubelet's limit."""
-SLUG_CHARS = 24
+SLUG_CHARS = 16
 """How much of the resource's name stands readable in the socket's name; the hash makes it unique."""
 
 _SERVER_OPTIONS = (
@@ -59,7 +59,7 @@ def socket_path(directory: Path, resource: str) -> Path:
     """
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", resource)[:SLUG_CHARS].strip("-.")
     path = directory / f"devd-{slug}-{hashlib.sha256(resource.encode()).hexdigest()[:8]}.sock"
-    length = len(os.fsencode(_hidden(path)))
+    length = len(os.fsencode(path))
     if length > MAX_SOCKET_PATH_BYTES:
         allowed = MAX_SOCKET_PATH_BYTES - (length - len(os.fsencode(directory)))
         raise StartupError(
@@ -165,8 +165,8 @@ def _listener(connected: socket.socket) -> str:
 
 
 def _hidden(path: Path) -> Path:
-    """Return the name a socket has before it serves; the kubelet's watcher ignores names with a leading dot."""
-    return path.with_name(f".{path.name}")
+    """Return the name a socket has before it serves: short, and with a dot, which the kubelet's watcher ignores."""
+    return path.with_name(f".devd-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}")
 
 
 def _show(hidden: Path, path: Path) -> tuple[int, int]:

@@ -33,7 +33,8 @@ class Registrar(rpc.RegistrationServicer):
         """How often a kubelet asked who is there."""
         self.told = 0
         """How often a kubelet told how it went."""
-        self.accepted = False
+        self.refused = False
+        """Whether its last word was a refusal, for the reason in ``error``."""
         self.error = ""
 
     async def GetInfo(self, request: pb.InfoRequest, context: Context) -> pb.PluginInfo:  # noqa: ARG002 - gRPC passes it
@@ -49,8 +50,8 @@ class Registrar(rpc.RegistrationServicer):
     ) -> pb.RegistrationStatusResponse:
         """Take note of how the registration went."""
         self.told += 1
-        self.accepted = request.plugin_registered
-        self.error = "" if self.accepted else one_line(request.error or "no text")
+        self.refused = not request.plugin_registered
+        self.error = one_line(request.error or "no text") if self.refused else ""
         self._waker.wake()
         return pb.RegistrationStatusResponse()
 
@@ -86,21 +87,26 @@ class WatcherRegistration:
             self._timing.register_s + self._timing.stream_s,
         ):
             await self._give_up(server, "the kubelet asked who is there, and then neither registered nor refused")
-        elif registrar.told and not registrar.accepted:
-            await self._refused(server, registrar)
+            return
+        while registrar.refused and is_permanent(registrar.error) and not server.lost:
+            if not await self._told_again(server, registrar):
+                return
+        if registrar.refused:
+            await self._give_up(server, f"the kubelet refused: {registrar.error}")
         elif not server.lost:
             await self._stay(server)
 
-    async def _refused(self, server: PluginServer, registrar: Registrar) -> None:
-        error = f"the kubelet refused: {registrar.error}"
-        if not is_permanent(registrar.error):
-            await self._give_up(server, error)
-            return
-        text = f"{error} (correct the configuration; tried again every {self._timing.refused_s:g} s)"
-        self._board.enter("refused", text)
-        asked = registrar.asked
-        # A kubelet that asks again on its own has started anew.
-        await self._waker.until(lambda: server.lost or registrar.asked > asked, self._timing.refused_s)
+    async def _told_again(self, server: PluginServer, registrar: Registrar) -> bool:
+        """Wait for another word: a kubelet may ask again by itself, and one that has started anew does.
+
+        Returns False when none came within ``refused_s``.
+        """
+        text = f"the kubelet refused: {registrar.error}"
+        self._board.enter(
+            "refused", f"{text} (correct the configuration; tried again every {self._timing.refused_s:g} s)"
+        )
+        told = registrar.told
+        return await self._waker.until(lambda: server.lost or registrar.told > told, self._timing.refused_s)
 
     async def _stay(self, server: PluginServer) -> None:
         plugin, loop = server.plugin, asyncio.get_running_loop()

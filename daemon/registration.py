@@ -30,6 +30,13 @@ _PERMANENT = re.compile(
 """The kubelet's words for a wrong version or resource name (devicemanager/plugin/v1beta1): no retry cures them."""
 
 
+class KubeletSilentError(RegistrationError):
+    """Raised when a kubelet took a Register and did not answer in time: it may still act on it, later."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, permanent=False)
+
+
 class KubeletAbsentError(RegistrationError):
     """Raised when nobody listens on kubelet.sock; the file of a kubelet that is down may well be there."""
 
@@ -59,7 +66,7 @@ def _explained(kubelet: Path, error: grpc.aio.AioRpcError, timeout_s: float) -> 
         case grpc.StatusCode.UNAVAILABLE:
             return KubeletAbsentError(f"{kubelet}: no kubelet answers: {text}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return RegistrationError(f"{kubelet}: no answer to Register within {timeout_s:g} s", permanent=False)
+            return KubeletSilentError(f"{kubelet}: no answer to Register within {timeout_s:g} s")
         case grpc.StatusCode.UNKNOWN:
             return RegistrationError(f"the kubelet refused: {text}", permanent=is_permanent(text))
         case code:
@@ -79,6 +86,8 @@ class SocketRegistration:
         self._timing = timing
         self._backoff = Backoff(timing)
         self._kubelet: FileIdentity | None = None
+        self._doubtful = False
+        """A Register of ours went unanswered: the kubelet may take it up yet, beside the next one."""
 
     def services(self) -> tuple[AddServicer, ...]:
         """Return what is served beside the plugin: nothing."""
@@ -134,8 +143,10 @@ class SocketRegistration:
             )
         else:
             self._board.enter("registering", str(error))
+        self._doubtful |= isinstance(error, KubeletSilentError)
         pause_s = self._timing.refused_s if error.permanent else self._backoff.next_s()
-        await self._pause(server, pause_s)
+        plugin = server.plugin
+        await self._waker.until(lambda: plugin.streams_opened > 0 or server.lost or self._kubelet_is_new(), pause_s)
 
     async def _stay(self, server: PluginServer) -> None:
         """Return when the registration is over: at once after a success, after a pause when it brought nothing."""
@@ -155,11 +166,17 @@ class SocketRegistration:
             await self._pause(server, self._backoff.next_s())
 
     def _must_leave(self, server: PluginServer) -> bool:
-        """Return whether a living stream has to be given up for a new registration.
+        """Return whether living streams have to be given up for a new registration.
+
+        Two streams after an unanswered Register are two registrations: the end of either would take both. One clean
+        registration has to take their place.
 
         Our socket alone being lost is no reason while there is no kubelet.sock to register through again: the kubelet
         behind the stream is still served by it.
         """
+        if self._doubtful and server.plugin.streams_open > 1:
+            self._doubtful = False
+            return True
         return self._kubelet_is_new() or (server.lost and self._watch.kubelet is not None)
 
     async def _pause(self, server: PluginServer, pause_s: float) -> None:

@@ -73,7 +73,7 @@ class StatusReport:
             "devices": len(listed),
             "healthy": sum(self._supervisor.healthy(device) for device in listed),
             "offered": len(listed) * table.config.replicas,
-            "registration": asdict(endpoint.status) if endpoint is not None else None,
+            "registration": _registration(endpoint) if endpoint is not None else None,
             "discovery": self._discovery(table.name),
         }
 
@@ -129,6 +129,11 @@ class StatusReport:
             "age_s": round(max(0.0, self._supervisor.now() - last.probe_at_s), 3),
             "duration_s": round(last.probe_duration_s, 6),
         }
+
+
+def _registration(endpoint: ResourceEndpoint) -> dict[str, Any]:
+    status = endpoint.status
+    return {**asdict(status), "socket": str(status.socket)}
 
 
 def _word(healthy: object) -> str:

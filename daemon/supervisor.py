@@ -144,7 +144,9 @@ class Supervisor:
         if after.healthy != before.healthy:
             charge.since_wall_s = time.time()
             word = "Healthy" if after.healthy else "Unhealthy"
-            self._record(after.id, "verdict", f"{word}: {after.reason or 'lease granted'}", health=word)
+            probe_at_s = after.last.probe_at_s if after.last is not None and after.last is not before.last else None
+            detail = f"{word}: {after.reason or 'lease granted'}"
+            self._record(after.id, "verdict", detail, health=word, probe_at_s=probe_at_s)
         shown = (after.healthy, after.listed, after.decided, after.reason)
         if shown != (before.healthy, before.listed, before.decided, before.reason):
             self._tell.changed(after.id)

@@ -19,6 +19,8 @@ from devd.ipc.messages import MESSAGES, PROTOCOL_VERSION
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 """Largest frame either side takes; the kubelet's own limit on a device list."""
+MAX_ITEMS = 65_536
+"""Entries of one list or map, ten times a large node's devices; bounds the time a hostile frame can take to check."""
 MAX_DEPTH = 16
 """Nesting of free-form values (driver parameters, status data)."""
 
@@ -33,9 +35,9 @@ _NUMBERS = (int, float)
 
 
 def encode(message: Any) -> bytes:
-    """Return the frame of a message dataclass.
+    r"""Return the frame of a message dataclass.
 
-    Text that is not valid Unicode (a file name of other bytes) travels with its odd bytes escaped, as ``\\udcff``.
+    Text that is not valid Unicode (a file name of other bytes) travels with its odd bytes escaped, as ``\udcff``.
     """
     parts = [PROTOCOL_VERSION, type(message).__name__, _plain(message)]
     return msgpack.packb(parts, use_bin_type=True, unicode_errors="backslashreplace")
@@ -56,10 +58,12 @@ def decode(frame: bytes | memoryview, /, *expected: type) -> object:
     if len(frame) > MAX_FRAME_BYTES:
         raise ProtocolError(f"frame of {len(frame)} bytes: at most {MAX_FRAME_BYTES} are taken")
     try:
-        parts = msgpack.unpackb(frame, raw=False, strict_map_key=True, use_list=True)
+        parts = msgpack.unpackb(
+            frame, raw=False, strict_map_key=True, use_list=True, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS
+        )
     # msgpack raises a family without a common base: ValueError, its own exceptions, RecursionError, TypeError.
     except Exception as error:
-        raise ProtocolError(f"not msgpack: {type(error).__name__}") from error
+        raise ProtocolError(f"not msgpack within bounds: {type(error).__name__}") from error
     if not isinstance(parts, list) or len(parts) != _FRAME_PARTS:
         raise ProtocolError("not a frame of [version, name, fields]")
     version, name, fields = parts
@@ -180,10 +184,12 @@ def _boolean(value: Any, where: str) -> Any:
 
 
 def _free(value: Any, where: str, depth: int = 0) -> Any:
-    """Any tree of plain values; bytes and extension types are refused."""
+    """Any tree of plain values; bytes, extension types and numbers that JSON does not know are refused."""
     if depth > MAX_DEPTH:
         raise ProtocolError(f"{where}: nested deeper than {MAX_DEPTH}")
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, float):
+        return _number(value, where)
+    if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, list):
         return [_free(one, where, depth + 1) for one in value]

@@ -51,7 +51,7 @@ class PeerAuthenticator:
             self._socket.bind(_ENDPOINT)
         except zmq.ZMQError as error:
             self._socket.close(linger=0)
-            raise EndpointError(f"{_ENDPOINT}: {error.strerror}: one authenticator a context") from error
+            raise EndpointError(f"{error.strerror}: one authenticator a context") from error
         self._identities: dict[int, str] = {}
         self._connected: dict[int, set[bytes]] = {}
         self._refused: Counter[str] = Counter()
@@ -92,7 +92,10 @@ class PeerAuthenticator:
 
     def close(self) -> None:
         """Stop answering: from now on nobody gets in. Safe to call twice."""
-        self._socket.close(linger=0)
+        if not self._socket.closed:
+            # Closing alone frees the name some time later, in libzmq's own thread.
+            self._socket.unbind(_ENDPOINT)
+            self._socket.close(linger=0)
 
     def _answer(self, request: list[bytes]) -> None:
         request_id = request[1] if len(request) > 1 else b""

@@ -11,6 +11,15 @@ socket has been read to its end. Three rules follow, for every class of this pac
    new connections, and a bus that is not drained does not even tell a new publisher that it listens.
 2. After each drain ask ``pending``; while it says True, drain again soon: no further wake-up will come.
 3. Any other use of the socket (a send) may swallow the wake-up: ask ``pending`` after it as well.
+
+What libzmq 4.3.5 does not let us bound, both measured:
+
+- The frames of one message. A peer that writes the wire protocol by hand can send a message of frames without end, each
+  below ``Limits.message_bytes``; libzmq keeps them all until the last one. Peers that use libzmq keep such a message on
+  their own side. Only the process's own memory limit stops it.
+- Descriptors. A connection that arrives while the process has none left makes libzmq abort the whole process (its
+  accept knows no EMFILE). The daemon has to keep well below RLIMIT_NOFILE: three for each channel and its connection,
+  beside what it holds for each worker otherwise.
 """
 
 import errno

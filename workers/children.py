@@ -39,8 +39,12 @@ class Children:
 
     def take_exits(self) -> list[ChildExit]:
         """Reap whoever has ended and return the exits that are complete: worker and group are gone."""
+        reaped = False
         while (pid := _next_dead()) is not None:
             self._reap(pid)
+            reaped = True
+        if reaped:
+            self._kill_strays()
         done = [pid for pid in self._lingering if not linux.group_exists(pid)]
         return [self._lingering.pop(pid) for pid in done]
 
@@ -61,10 +65,12 @@ class Children:
             system_s=usage.ru_stime,
             max_rss_kib=usage.ru_maxrss,
         )
-        self._kill_strays()
 
     def _kill_strays(self) -> None:
-        """Kill what a worker's command left behind outside its group: this process adopts it (subreaper)."""
+        """Kill what a worker's command left behind outside its group: this process adopts it (subreaper).
+
+        The death of one may bring its own children here, with another SIGCHLD.
+        """
         for pid in linux.children():
             if pid not in self._living:
                 linux.kill(pid)

@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from devd.workers import linux
 
@@ -37,6 +38,17 @@ class Finished:
     output: str
 
 
+class Limit(Protocol):
+    """How long a command may run; what went by before its start counts."""
+
+    @property
+    def allowed_s(self) -> float:
+        """Return the whole, for the reason."""
+
+    def left_s(self) -> float:
+        """Return what is left, never below zero."""
+
+
 class CommandRunner:
     """At most one command at a time."""
 
@@ -44,19 +56,18 @@ class CommandRunner:
         self._stuck: subprocess.Popen[bytes] | None = None
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
 
-    def run(self, command: Sequence[str], timeout_s: float, environment: Mapping[str, str]) -> Finished:
+    def run(self, command: Sequence[str], limit: Limit, environment: Mapping[str, str]) -> Finished:
         """Run a command and wait for it. Raises CommandError: cannot start, too late, or an old one still hangs."""
         self._check_free()
-        deadline_s = time.monotonic() + timeout_s
         process = _start(command, environment)
         tail = b""
         try:
-            ended, tail = _watch(process, deadline_s)
+            ended, tail = _watch(process, limit)
         finally:
             killed = self._end(process)
         if not ended:
             words = "killed" if killed else f"SIGKILL does not end it: pid {process.pid} hangs in the kernel"
-            raise CommandError(f"{command[0]} took longer than {timeout_s:g} s: {words}{_quoted(tail)}")
+            raise CommandError(f"{command[0]} took longer than {limit.allowed_s:g} s: {words}{_quoted(tail)}")
         return Finished(process.returncode, _text(tail))
 
     def _check_free(self) -> None:
@@ -118,7 +129,7 @@ def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess
         raise CommandError(f"{command[0]} does not start: {name} ({error.strerror})") from error
 
 
-def _watch(process: subprocess.Popen[bytes], deadline_s: float) -> tuple[bool, bytes]:
+def _watch(process: subprocess.Popen[bytes], limit: Limit) -> tuple[bool, bytes]:
     """Collect output until the command ends or the deadline; return whether it ended, and the output's tail."""
     tail = b""
     if process.stdout is None:
@@ -131,7 +142,7 @@ def _watch(process: subprocess.Popen[bytes], deadline_s: float) -> tuple[bool, b
         poll.register(pidfd, select.POLLIN)
         poll.register(output, select.POLLIN)
         while True:
-            left_s = deadline_s - time.monotonic()
+            left_s = limit.left_s()
             if left_s <= 0:
                 return False, tail
             ready = {fd for fd, _event in poll.poll(left_s * 1000)}

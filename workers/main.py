@@ -34,7 +34,7 @@ class Worker:
         """Probe once and publish the verdict. An error that is no OSError or ProbeError ends the worker."""
         began_s = self._report.begin(self._probe.activity)
         try:
-            reason = self._probe.run(Call(self._report.say, began_s + self._spec.timeout_s))
+            reason = self._probe.run(Call(self._report.say, began_s, self._spec.timeout_s))
             ok = True
         except ProbeError as error:
             ok, reason = False, str(error)
@@ -66,7 +66,7 @@ class Worker:
             return "no reset is configured for this device"
         began_s = self._report.begin(self._reset.activity)
         try:
-            self._reset.run(Call(self._report.say, began_s + order.timeout_s))
+            self._reset.run(Call(self._report.say, began_s, order.timeout_s))
         except ResetError as error:
             return str(error)
         except OSError as error:

@@ -38,7 +38,7 @@ class ExecReset:
     def run(self, call: Call) -> None:
         """Run the command. Raises ResetError."""
         try:
-            finished = self._runner.run(self._command, call.left_s(), environment_of(self._device))
+            finished = self._runner.run(self._command, call, environment_of(self._device))
         except CommandError as error:
             raise ResetError(f"reset exec: {error}") from error
         if finished.code != 0:

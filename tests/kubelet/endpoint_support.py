@@ -11,6 +11,7 @@ from typing import Literal
 
 import grpc
 
+from devd.daemon.demo.kubelet import KubeletTiming, StubKubelet
 from devd.daemon.endpoint import ResourceEndpoint, endpoint_directory
 from devd.daemon.endpoint_state import Timing
 from devd.daemon.errors import AllocationRefusedError
@@ -147,3 +148,49 @@ async def endpoint(
         await one.stop()
         await task
         watch.close()
+
+
+async def run_alone(view: ResourceView, paths: Paths) -> None:
+    """Run an endpoint that is expected to fail by itself, soon."""
+    watch = KubeletWatch(endpoint_directory(paths), log=LOG)
+    watch.start()
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            await ResourceEndpoint(view, paths, watch, log=LOG).run()
+    finally:
+        watch.close()
+
+
+@asynccontextmanager
+async def kubelet(
+    paths: Paths, *, timing: KubeletTiming | None = None, violations: int = 0, start: bool = True
+) -> AsyncIterator[StubKubelet]:
+    """Run a strict kubelet; at the end there must be exactly so many violations: none, but where a test makes one."""
+    registry = paths.registry_dir if paths.registration == "watcher" else None
+    stub = StubKubelet(paths.dir, registry, log=LOG.debug, timing=timing or KubeletTiming())
+    try:
+        if start:
+            await stub.start()
+        yield stub
+        assert len(stub.violations) == violations, stub.violations
+    finally:
+        await stub.stop()
+
+
+def healthy(stub: StubKubelet, view: MemoryView) -> bool:
+    """Return whether the kubelet has the resource's stream and counts every device healthy."""
+    state = stub.resources.get(view.name)
+    return state is not None and state.stream_alive and state.healthy == set(view.devices)
+
+
+def make_paths(tmp_path: Path, registration: Literal["socket", "watcher"] = "socket") -> Paths:
+    """Make the kubelet's two directories."""
+    paths = Paths(tmp_path / "dp", tmp_path / "pr", registration)
+    paths.dir.mkdir()
+    paths.registry_dir.mkdir()
+    return paths
+
+
+def sockets(directory: Path) -> list[str]:
+    """Return the names of our sockets there, hidden ones too."""
+    return sorted(one.name for one in directory.iterdir() if "devd" in one.name)

@@ -12,7 +12,7 @@ import pytest
 
 from devd.daemon.errors import AlreadyRunningError, StartupError
 from devd.daemon.plugin import Detached, Plugin
-from devd.daemon.plugin_server import clear_stale_socket, serve_plugin, socket_path
+from devd.daemon.plugin_server import _hidden, clear_stale_socket, serve_plugin, socket_path
 from devd.proto.gen import deviceplugin_pb2 as pb
 from tests.kubelet.endpoint_support import LOG, MemoryView, descriptors, served
 
@@ -75,7 +75,7 @@ def test_leftover_sockets_are_replaced(tmp_path: Path) -> None:
     """Files of a killed predecessor, under the real and the hidden name, do not keep the server from its path."""
     path = tmp_path / "p.sock"
     stale(path)
-    stale(tmp_path / ".p.sock")
+    stale(_hidden(path))
 
     async def scene() -> None:
         async with served(MemoryView(), path) as (_, stub):

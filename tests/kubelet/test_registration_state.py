@@ -80,12 +80,11 @@ def test_status_logs_each_change_once(tmp_path: Path, caplog: pytest.LogCaptureF
     [
         ('requested API version "v2" is not supported by kubelet. Supported version is ["v1beta1"]', True),
         ('the ResourceName "kubernetes.io/x" is invalid', True),
-        ("RegisterPlugin error -- plugin validation failed with err: manager version, v1beta1, is not among plugin "
-         "supported versions [v2]", True),
+        ("validation failed with err: manager version, v1beta1, is not among plugin supported versions [v2]", True),
         ("failed to dial device plugin: context deadline exceeded", False),
         ("", False),
     ],
-)  # fmt: skip
+)
 def test_only_configuration_errors_are_permanent(text: str, *, permanent: bool) -> None:
     """The kubelet's words for a wrong version or name are recognized; everything else is worth a retry."""
     assert is_permanent(text) is permanent

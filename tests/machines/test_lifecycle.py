@@ -44,6 +44,7 @@ class Ledger:
         # Health, by the rules of the configuration page.
         self.lease_s: float | None = None
         self.passes = self.fails = 0
+        self.judged = False
         self.present = self.wanted = True
         # Restarts.
         self.by_clock = False
@@ -64,7 +65,7 @@ class Ledger:
 
     def lease_ends(self) -> None:
         """Note that whatever was earned is lost."""
-        self.lease_s, self.passes = None, 0
+        self.lease_s, self.passes, self.judged = None, 0, True
 
     def probe(self, verdict: str, now_s: float) -> None:
         """Note a finished probe."""
@@ -73,10 +74,11 @@ class Ledger:
         was_healthy = self.healthy(now_s)
         if verdict == "pass":
             self.passes, self.fails = self.passes + 1, 0
-            grant = was_healthy or self.passes >= POLICY.successes
+            grant = was_healthy or not self.judged or self.passes >= POLICY.successes
         else:
             self.passes, self.fails = 0, self.fails + 1
             grant = was_healthy and self.fails < POLICY.failures
+        self.judged = True
         if grant:
             held_s = self.lease_s if self.resetting and self.lease_s is not None else 0.0
             self.lease_s = max(held_s, now_s + POLICY.lease_s)
@@ -158,7 +160,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         else:
             self.books.ended(self.now_s)
             if not self.books.healthy(self.now_s):
-                self.books.passes = 0
+                self.books.lease_ends()
             self._send(ev.SpawnFailed(self.now_s, incarnation, "EAGAIN"))
 
     @precondition(lambda self: bool(self.books.live - self.books.dying))
@@ -187,7 +189,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         before = self.state
         self._send(ev.Reported(self.now_s, incarnation, health))
         assert self.state == before, "a doubled report changed something"
-        self.now_s += 0.001
+        self.time_passes(0.001)
+        before = self.state
         late = replace(health, seq=health.seq - 1, activity="open /dev/dev", activity_at_s=self.now_s)
         self._send(ev.Reported(self.now_s, incarnation, late))
         assert self.state == before, "a report that was overtaken changed something"
@@ -297,6 +300,7 @@ class LifecycleMachine(RuleBasedStateMachine):
                 books.end_ordered = worker or books.end_ordered
                 books.pardon()
             case ev.Found() if not (books.present and books.wanted):
+                books.judged = books.judged and worker
                 books.present = books.wanted = True
                 books.end_ordered = worker
         self._send(event)
@@ -383,7 +387,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.books.served_from_s = None
 
     def _on_kill(self, incarnation: int, reason: str) -> None:
-        if "hung" in reason or "silent" in reason:
+        if "hung" in reason or "silent" in reason or ("first word" in reason and not self.books.healthy(self.now_s)):
             self.books.lease_ends()
         if incarnation in self.books.live:
             self.books.dying.add(incarnation)
@@ -424,9 +428,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         """Compare what is offered with what the books say was earned."""
         if not hasattr(self, "state") or self.books.forgotten:
             return
-        due_s = lifecycle.next_due_s(self.state)
-        if due_s is None or due_s > self.now_s:
-            assert self.state.healthy == self.books.healthy(self.now_s)
+        assert self.state.healthy == self.books.healthy(self.now_s)
 
     @invariant()
     def unhealthy_says_why(self) -> None:

@@ -22,6 +22,7 @@ MUTANTS: dict[str, tuple[str, ...]] = {
     "the lease never ends": ("event.at_s >= state.lease_until_s:", "False:", "at_s < state.lease_until_s", "True"),
     "a failing probe grants": ('if health.verdict == "pass":', "if True:"),
     "a tolerated failure is never the last": ("state.fails < policy.failures", "state.fails < 99"),
+    "a first probe is not enough": ("or not state.decided or", "or"),
     "one good probe is enough": ("state.passes >= policy.successes", "state.passes >= 1"),
     "no wait for the exit": (
         "    state = _enter(state, Phase.STOPPING, at_s, at_s + WEDGED_AFTER_S)\n",

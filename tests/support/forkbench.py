@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -58,17 +58,21 @@ class Worker:
     failed: str = ""
 
     def open_gate(self) -> None:
+        """Let it begin."""
         os.write(self.gate, b"g")
 
     def close_gate(self) -> None:
+        """End its lifeline (or its wait for it)."""
         if self.gate >= 0:
             os.close(self.gate)
             self.gate = -1
 
     def kill(self) -> None:
+        """SIGKILL it."""
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def gone(self) -> bool:
+        """Return whether its process has ended, reaped or not."""
         return bool(select.select([self.pidfd], [], [], 0)[0])
 
     def words(self) -> str:
@@ -86,6 +90,7 @@ class Worker:
         return text.decode("utf-8", "replace")
 
     def close(self) -> None:
+        """Release all that is the front's."""
         self.close_gate()
         self.command.close()
         os.close(self.stderr)
@@ -96,7 +101,7 @@ class Worker:
 class ForkBench:
     """Owner of one fork server and its workers."""
 
-    def __init__(self, root: Path, *, server_user: int | None = None) -> None:
+    def __init__(self, root: Path, *, server_prefix: Sequence[str] = ()) -> None:
         self.layout = RuntimeLayout(root)
         self.layout.prepare()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -105,9 +110,8 @@ class ForkBench:
         self.front, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.server = subprocess.Popen(
-                [sys.executable, "-m", "devd.workers.forkserver", "--fd", str(theirs.fileno())],
+                [*server_prefix, sys.executable, "-m", "devd.workers.forkserver", "--fd", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                user=server_user,
             )
         self.health: dict[str, list[Health]] = defaultdict(list)
         self.errors: list[str] = []

@@ -16,14 +16,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One run of a probe: until when it may take, and how to tell what it is about to do."""
+    """One run of a probe or reset: since when it runs, how long it may, and how to tell what it is about to do."""
 
     say: Say
-    deadline_s: float
+    began_s: float
+    allowed_s: float
 
     def left_s(self) -> float:
         """Return the seconds left, never below zero."""
-        return max(0.0, self.deadline_s - time.monotonic())
+        return max(0.0, self.began_s + self.allowed_s - time.monotonic())
 
 
 class Probe(Protocol):

@@ -24,7 +24,7 @@ class ExecProbe:
         """Run the command. Raises ProbeError."""
         call.say(f"exec {self._command[0]}")
         try:
-            finished = self._runner.run(self._command, call.left_s(), environment_of(self._device))
+            finished = self._runner.run(self._command, call, environment_of(self._device))
         except CommandError as error:
             raise ProbeError(f"exec: {error}") from error
         if finished.code not in self._ok_codes:

@@ -21,7 +21,7 @@ from devd.ipc.identity import PeerAuthenticator
 PATIENCE_S = 15.0
 """How long a test waits for what must come; only a failing test waits that long."""
 
-T = TypeVar("T", covariant=True)
+T = TypeVar("T")
 U = TypeVar("U")
 
 
@@ -58,6 +58,7 @@ class Peer:
 
     def said(self) -> bool:
         """Return whether a line waits."""
+        assert self.process.stdout is not None
         return bool(select.select([self.process.stdout], [], [], 0)[0])
 
     def hear(self) -> dict[str, Any]:

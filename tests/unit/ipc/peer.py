@@ -95,7 +95,7 @@ def refused(endpoint: str, kind: str) -> None:
     while seen is None and monitor.poll(int(WAIT_S * 1000)):
         note = recv_monitor_message(monitor)
         seen = note if note["event"] in endings else None
-    tell(event=seen["event"].name if seen else "", value=int(seen["value"]) if seen else 0)
+    tell(event=zmq.Event(seen["event"]).name if seen else "", value=int(seen["value"]) if seen else 0)
     peer.disable_monitor()
     peer.close(0)
     context.term()
@@ -144,14 +144,13 @@ def command(endpoint: str, device: str) -> None:
     client = CommandClient(context, endpoint)
     client.send(hello(device))
     tell(hello=True)
-    going = True
-    while going:
+    order: object = ProbeNow()
+    while isinstance(order, Reset | ProbeNow):
         client.socket.poll(int(WAIT_S * 1000))
         order = client.receive()
         if isinstance(order, Reset):
             state = health(device, 1)
             client.send(ResetDone(device, 1, order.reset_id, ok=True, reason="", duration_s=0.1, health=state))
-        going = isinstance(order, Reset | ProbeNow)
     tell(left=type(order).__name__)
     client.close()
     context.term()

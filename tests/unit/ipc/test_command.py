@@ -145,6 +145,25 @@ def test_oversized_listing_is_refused_at_home(front: Front) -> None:
     assert got.message == near
 
 
+def test_a_drain_of_the_largest_messages_ends_early(front: Front) -> None:
+    """Twelve listings of 1 MB come in slices of little more than 4 MiB each, so that no drain holds the loop."""
+    channel = front.channel(1, b"")
+    client = front.owned(CommandClient(front.context, ipc_address(front.layout.command(1))))
+    frames = [Listing("devd.io/x", 1, seq, (), ("x" * 1_000_000,)) for seq in range(12)]
+    for one in frames:
+        assert client.send(one)
+    sizes: list[int] = []
+
+    def all_there() -> bool:
+        sizes.append(len(channel.drain(64)))
+        return sum(sizes) == len(frames)
+
+    # Once all are on the front's side a drain could take them all.
+    front.pump(lambda: front.later(channel.pending, 0.1) and not front.later(lambda: False, 0.5))
+    front.pump(all_there)
+    assert max(sizes) == 5
+
+
 def test_pending_finds_what_a_send_hid(front: Front) -> None:
     """After a send swallowed the wake-up, pending still tells that an answer waits."""
     channel = front.channel(1)

@@ -1,0 +1,51 @@
+"""``make bench``: run the measurements, print a table, write benchmarks/results/latest.json."""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import measures
+
+RESULTS = Path(__file__).resolve().parent / "results"
+SIZES = (8, 64, 256)
+
+
+def main() -> int:
+    """Run and report; exit 0 when every measurement was taken."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of devices")
+    arguments = parser.parse_args()
+    rows = asyncio.run(_measure(arguments.sizes))
+    width = max(len(what) for what, _value, _unit in rows)
+    for what, value, unit in rows:
+        print(f"{what:<{width}}  {value:10.3f} {unit}")
+    RESULTS.mkdir(exist_ok=True)
+    report = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"kernel": platform.release(), "python": platform.python_version(), "cores": os.cpu_count()},
+        "rows": [{"what": what, "value": value, "unit": unit} for what, value, unit in rows],
+    }
+    file = RESULTS / "latest.json"
+    file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(f"\nwritten to {file}")
+    return 0
+
+
+async def _measure(sizes: list[int]) -> list[measures.Row]:
+    rows: list[measures.Row] = []
+    steps = [(measures.verdict_to_kubelet, ())]
+    for size in sizes:
+        steps += [(measures.start_up, (size,)), (measures.allocate_while_all_hang, (size,))]  # type: ignore[list-item]
+    for step, arguments in steps:
+        print(f"measuring {step.__name__} {' '.join(map(str, arguments))}", file=sys.stderr)
+        rows += await step(*arguments)
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
