@@ -38,12 +38,13 @@ def main() -> int:
 
 async def _measure(sizes: list[int]) -> list[measures.Row]:
     rows: list[measures.Row] = []
-    steps = [(measures.verdict_to_kubelet, ())]
+    for step in (measures.verdict_to_kubelet, measures.hang_to_kubelet, measures.kubelet_restarts):
+        print(f"measuring {step.__name__}", file=sys.stderr)
+        rows += await step()
     for size in sizes:
-        steps += [(measures.start_up, (size,)), (measures.allocate_while_all_hang, (size,))]  # type: ignore[list-item]
-    for step, arguments in steps:
-        print(f"measuring {step.__name__} {' '.join(map(str, arguments))}", file=sys.stderr)
-        rows += await step(*arguments)
+        print(f"measuring with {size} devices", file=sys.stderr)
+        rows += await measures.start_up(size)
+        rows += await measures.allocate_while_all_hang(size)
     return rows
 
 

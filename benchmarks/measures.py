@@ -1,11 +1,11 @@
 """The measurements. Each returns rows of (what, value, unit); ratios compare within the same run."""
 
 import asyncio
-import json
 import time
 from pathlib import Path
 
-from benchmarks.rig import Rig, config, percentile, sim_resource
+from benchmarks.rig import allocate_latencies, config, percentile, sim_resource
+from devd.daemon.demo.rig import Rig
 
 Row = tuple[str, float, str]
 
@@ -13,6 +13,8 @@ CALLS = 2000
 WARM_UP = 200
 HANG_AFTER_S = 12
 LISTS = 20
+KUBELET_RESTARTS = 20
+HANGS = 5
 
 
 async def allocate_while_all_hang(devices: int) -> list[Row]:
@@ -22,10 +24,10 @@ async def allocate_while_all_hang(devices: int) -> list[Row]:
     async with Rig(config(sim_resource("well", 1), sim_resource("sick", devices, script=script))) as rig:
         await rig.healthy("bench.devd.io/well", 1)
         await rig.healthy("bench.devd.io/sick", devices)
-        await rig.allocate_latencies("bench.devd.io/well", "well-0", WARM_UP)
-        idle = await rig.allocate_latencies("bench.devd.io/well", "well-0", CALLS)
+        await allocate_latencies(rig, "bench.devd.io/well", "well-0", WARM_UP)
+        idle = await allocate_latencies(rig, "bench.devd.io/well", "well-0", CALLS)
         await rig.unhealthy("bench.devd.io/sick", devices)
-        hung = await rig.allocate_latencies("bench.devd.io/well", "well-0", CALLS)
+        hung = await allocate_latencies(rig, "bench.devd.io/well", "well-0", CALLS)
         began_s = time.perf_counter()
         rig.status()
         status_s = time.perf_counter() - began_s
@@ -41,28 +43,55 @@ async def allocate_while_all_hang(devices: int) -> list[Row]:
 async def verdict_to_kubelet() -> list[Row]:
     """Seconds from a probe's verdict in the worker to the list at the kubelet."""
     script = "[{for: 700ms, do: pass}, {for: 700ms, do: fail, reason: told to}]"
+    resource = "bench.devd.io/flap"
     async with Rig(config(sim_resource("flap", 1, script=script, period="100ms"))) as rig:
-        await rig.healthy("bench.devd.io/flap", 1)
-        state = rig.kubelet.resources["bench.devd.io/flap"]
-        await rig.kubelet.wait_for(lambda: len(state.lists) >= LISTS, 60.0)
-        seen = [one.at_s for one in state.lists][1:]
-        verdicts = _verdicts(rig.root / "log", "flap-0")
-    delays = [min(stamp - one for one in verdicts if one <= stamp) for stamp in seen if verdicts[0] <= stamp]
+        await rig.healthy(resource)
+        await rig.kubelet.wait_for(lambda: len(rig.kubelet.resources[resource].lists) >= LISTS, 60.0)
+        seen = [at_s for at_s, _health in rig.turns(resource, "flap-0")][1:]
+        made = sorted(float(one["probe_at_s"]) for one in rig.journal("flap-0", "verdict") if one["probe_at_s"])
+    delays = [min(at_s - one for one in made if one <= at_s) for at_s in seen]
     return [
         ("verdict to kubelet, p50", percentile(delays, 0.5) * 1e3, "ms"),
         ("verdict to kubelet, worst", max(delays) * 1e3, "ms"),
     ]
 
 
-def _verdicts(log_dir: Path, device: str) -> list[float]:
-    """Return when each change of verdict was made in the worker (CLOCK_MONOTONIC), from its journal."""
-    made = []
-    for file in log_dir.glob("*"):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            if record.get("device") == device and record.get("event") == "verdict" and record.get("probe_at_s"):
-                made.append(float(record["probe_at_s"]))
-    return sorted(made)
+async def hang_to_kubelet() -> list[Row]:
+    """Seconds from the start of a probe that hangs to Unhealthy at the kubelet, beyond the probe's own timeout."""
+    timeout_s, passes_s = 0.5, 1.5
+    script = f"[{{for: {passes_s}s, do: pass}}, {{do: hang}}]"
+    resource = "bench.devd.io/hang"
+    delays: list[float] = []
+    async with Rig(config(sim_resource("hang", 1, script=script, period="500ms", timeout=f"{timeout_s}s"))) as rig:
+        await rig.healthy(resource)
+
+        def falls() -> list[float]:
+            return [at_s for at_s, health in rig.turns(resource, "hang-0") if health != "Healthy"]
+
+        await rig.kubelet.wait_for(lambda: len(falls()) >= HANGS, 60.0)
+        seen = falls()
+        began = [float(one["activity_at_s"]) for one in rig.journal("hang-0", "kill") if one.get("activity_at_s")]
+    delays = [min(at_s - one for one in began if one <= at_s) - timeout_s for at_s in seen]
+    return [
+        ("hung probe to kubelet, past its timeout, p50", percentile(delays, 0.5) * 1e3, "ms"),
+        ("hung probe to kubelet, past its timeout, worst", max(delays) * 1e3, "ms"),
+    ]
+
+
+async def kubelet_restarts() -> list[Row]:
+    """Seconds from a restarted kubelet's socket to every device being back."""
+    devices, took = 8, []
+    async with Rig(config(sim_resource("steady", devices))) as rig:
+        await rig.healthy("bench.devd.io/steady", devices)
+        for _ in range(KUBELET_RESTARTS):
+            await rig.kubelet.restart()
+            began_s = time.monotonic()
+            await rig.healthy("bench.devd.io/steady", devices)
+            took.append(time.monotonic() - began_s)
+    return [
+        ("kubelet restart to all devices back, p50", percentile(took, 0.5) * 1e3, "ms"),
+        (f"kubelet restart to all devices back, worst of {KUBELET_RESTARTS}", max(took) * 1e3, "ms"),
+    ]
 
 
 async def start_up(devices: int) -> list[Row]:

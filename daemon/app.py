@@ -21,7 +21,7 @@ from devd.daemon.errors import AlreadyRunningError, StartupError
 from devd.daemon.health_feed import HealthFeed
 from devd.daemon.journal import WorkerJournal
 from devd.daemon.kubelet_watch import KubeletWatch
-from devd.daemon.logs import set_up_logging
+from devd.daemon.logs import StderrHandler, set_up_logging
 from devd.daemon.options import RunOptions
 from devd.daemon.prestart import PreStartDesk
 from devd.daemon.scout_feed import SCOUT_PREFIX, ScoutFeed
@@ -54,7 +54,7 @@ kubelet_log = logging.getLogger("devd.kubelet")
 
 def run(options: RunOptions) -> int:
     """Run the daemon until SIGTERM or SIGINT; return the process's exit code."""
-    set_up_logging(options.log_format, options.log_level)
+    handler = set_up_logging(options.log_format, options.log_level)
     try:
         config = load(options.config)
     except ConfigError as error:
@@ -64,7 +64,7 @@ def run(options: RunOptions) -> int:
     config = _overridden(config, options)
     try:
         with RuntimeLock(RuntimeLayout(options.runtime_dir)) as layout:
-            return asyncio.run(Daemon(config, options, layout).run())
+            return asyncio.run(Daemon(config, options, layout, handler).run())
     except (StartupError, EndpointError) as error:
         log.error("devd cannot start: %s", error)
         return EXIT_FAILED
@@ -110,7 +110,8 @@ class RuntimeLock:
 class Daemon:
     """All parts of one running devd."""
 
-    def __init__(self, config: Config, options: RunOptions, layout: RuntimeLayout) -> None:
+    def __init__(self, config: Config, options: RunOptions, layout: RuntimeLayout, handler: StderrHandler) -> None:
+        self._log = handler
         self._config = config
         self._options = options
         self._layout = layout
@@ -192,7 +193,6 @@ class Daemon:
 
     def _forgotten(self, device: str) -> None:
         self._feed.forget(device)
-        self._journal.forget(device)
         if not device.startswith(SCOUT_PREFIX):
             self._scouts.forgotten(device)
         self._wake()
@@ -247,6 +247,8 @@ class Daemon:
                 "peers_refused": dict(self._auth.refused),
                 "stalls": self._supervisor.stalls,
                 "journal_lost": self._journal.lost,
+                "journal_error": self._journal.last_error,
+                "log_lost": self._log.lost,
             }
         )
 

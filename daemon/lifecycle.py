@@ -181,9 +181,9 @@ def _failed(state: DeviceState, reason: str, at_s: float, policy: Policy) -> Dev
 
 
 def _report_due_s(health: Health, at_s: float, policy: Policy) -> float:
-    """Return when the next report is due, given the last one: at the end of a call under way, or of the next one."""
-    pause_s = 0.0 if health.activity else policy.period_s
-    return at_s + pause_s + policy.timeout_s + LEASE_SLACK_S
+    """Return when the next report is due: at the end of the probe under way, or of the next one."""
+    starts_s = min(at_s, health.activity_at_s) if health.activity else at_s + policy.period_s
+    return starts_s + policy.timeout_s + LEASE_SLACK_S
 
 
 # ---- handlers: one for each meaning -----------------------------------------------------------------------------

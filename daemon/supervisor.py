@@ -87,7 +87,7 @@ class Supervisor:
         state, effects = lifecycle.birth(device, self.now())
         charge = Charge(resource, state, policy, make_spec, since_wall_s=time.time())
         self._charges[device] = charge
-        self._run(charge, effects)
+        self._run(charge, effects, state)
         self._arm(charge)
 
     def respec(self, device: str, make_spec: SpecMaker, replaced: str = "") -> None:
@@ -133,7 +133,7 @@ class Supervisor:
         before = charge.state
         charge.state, effects = lifecycle.step(before, event, charge.policy)
         self._note_changes(charge, before)
-        self._run(charge, effects)
+        self._run(charge, effects, before)
         if device in self._charges:
             self._arm(charge)
 
@@ -151,7 +151,7 @@ class Supervisor:
         if shown != (before.healthy, before.listed, before.decided, before.reason):
             self._tell.changed(after.id)
 
-    def _run(self, charge: Charge, effects: tuple[ev.Effect, ...]) -> None:
+    def _run(self, charge: Charge, effects: tuple[ev.Effect, ...], before: DeviceState) -> None:
         device = charge.state.id
         for effect in effects:
             match effect:
@@ -169,7 +169,8 @@ class Supervisor:
                 case ev.Answer(waiter, ok, text):
                     self._tell.answered(waiter, device, ok, text)
                 case ev.Record(event, detail):
-                    self._record(device, event, detail)
+                    more = {"activity_at_s": before.activity_at_s} if event == "kill" and before.activity else {}
+                    self._record(device, event, detail, **more)
                 case ev.Forget():
                     self._charges.pop(device, None)
                     self._tell.forgotten(device)

@@ -1,6 +1,5 @@
 """One resource as the kubelet sees it: the listed devices, their replicas, and answers from memory alone."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -61,7 +60,7 @@ class ResourceTable:
     def listed(self) -> list[str]:
         """Return the ids of the devices in the list, in natural order."""
         charges = ((device, self._health.get(device)) for device in self.devices)
-        return sorted((one for one, charge in charges if charge and charge.state.listed), key=natural_key)
+        return sorted((one for one, charge in charges if charge and charge.state.listed), key=allocation.natural_key)
 
     def replicas(self, device: str) -> list[str]:
         """Return the ids under which a device is offered."""
@@ -125,16 +124,11 @@ class ResourceTable:
         unknown = sorted(one for one in ids if one not in known)
         if unknown:
             raise error(f"{self.name}: unknown device ids {unknown[:5]}: not in the list this plugin sent last")
-        return sorted({known[one] for one in ids}, key=natural_key)
+        return sorted({known[one] for one in ids}, key=allocation.natural_key)
 
     def _reason(self, device: str) -> str:
         charge = self._health.get(device)
         return (charge.state.reason if charge else "") or "its lease has just run out"
-
-
-def natural_key(text: str) -> list[tuple[int, str]]:
-    """Return a sort key that puts ttyUSB2 before ttyUSB10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
 def _paths(device: Device) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Makes proto/gen from the .proto files with the pinned grpcio-tools and mypy-protobuf (``make proto``)."""
 
 import sys
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -16,10 +17,14 @@ def generate(out: Path) -> None:
     from grpc_tools import protoc  # noqa: PLC0415
 
     include = Path(grpc_tools.__file__).parent / "_proto"
+    # protoc looks for its plugins on PATH, where this interpreter's need not be.
+    scripts = sysconfig.get_path("scripts")
     arguments = [
         "protoc",
         f"-Idevd/proto/gen={ROOT}",
         f"-I{include}",
+        f"--plugin=protoc-gen-mypy={scripts}/protoc-gen-mypy",
+        f"--plugin=protoc-gen-mypy_grpc={scripts}/protoc-gen-mypy_grpc",
         f"--python_out={out}",
         f"--grpc_python_out={out}",
         f"--mypy_out={out}",

@@ -1,6 +1,7 @@
-"""A worker's two ways to the front: the health bus, where losses cost nothing, and its command channel, where they do.
+"""A worker's two ways to the front: the health bus and its command channel.
 
-What the command channel cannot take at once is kept (bounded) and sent when it can.
+What either cannot take at once is sent when it can: of the health reports the newest alone, which holds the whole
+state; of the messages on the command channel all, up to a bound.
 """
 
 from collections import deque
@@ -11,7 +12,7 @@ import zmq
 
 from devd.ipc.command import CommandClient
 from devd.ipc.health import HealthPublisher
-from devd.ipc.messages import Hello, Listing, ResetDone, Sandbox, WorkerSpec
+from devd.ipc.messages import Health, Hello, Listing, ResetDone, Sandbox, WorkerSpec
 from devd.workers.errors import BusLostError
 
 SUBSCRIBE_TIMEOUT_S = 10.0
@@ -29,8 +30,9 @@ class Channel:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._client = CommandClient(self._context, spec.command_endpoint)
         self._unsent: deque[Hello | ResetDone | Listing] = deque(maxlen=MAX_UNSENT)
+        self._unpublished: Health | None = None
         self._spec = spec
-        self.publisher = HealthPublisher(self._context, spec.health_endpoint)
+        self._publisher = HealthPublisher(self._context, spec.health_endpoint)
 
     @property
     def client(self) -> CommandClient:
@@ -39,9 +41,13 @@ class Channel:
 
     def greet(self, sandbox: Sandbox, pid: int) -> None:
         """Wait until the front listens on the health bus, then say hello. Raises BusLostError when it does not."""
-        if not self.publisher.wait_subscribed(SUBSCRIBE_TIMEOUT_S):
+        if not self._publisher.wait_subscribed(SUBSCRIBE_TIMEOUT_S):
             raise BusLostError(f"no answer on {self._spec.health_endpoint} within {SUBSCRIBE_TIMEOUT_S:g} s")
         self.send(Hello(self._spec.device, self._spec.incarnation, pid, sandbox))
+
+    def publish(self, health: Health) -> None:
+        """Publish the state, now or as soon as the bus takes it (then the newest one); never waits."""
+        self._unpublished = None if self._publisher.publish(health) else health
 
     def send(self, message: Hello | ResetDone | Listing) -> None:
         """Send on the command channel, now or as soon as it takes it; never waits."""
@@ -50,16 +56,18 @@ class Channel:
 
     def flush(self) -> bool:
         """Try what is unsent, in order; return whether all of it went."""
+        if self._unpublished is not None:
+            self.publish(self._unpublished)
         while self._unsent:
             if not self._client.send(self._unsent[0]):
                 return False
             self._unsent.popleft()
-        return True
+        return self._unpublished is None
 
     def close(self) -> None:
         """Close both sockets and the context; nothing lingers."""
         self._client.close()
-        self.publisher.close()
+        self._publisher.close()
         self._context.destroy(linger=0)
 
     def __enter__(self) -> Self:

@@ -26,7 +26,7 @@ class Worker:
         self._channel = channel
         self._probe = make_probe(spec, runner)
         self._reset = make_reset(spec, runner)
-        self._report = Reporter(channel.publisher, spec, str(spec.probe["kind"]))
+        self._report = Reporter(channel, spec, str(spec.probe["kind"]))
         self.due_at_s = time.monotonic()
         self.watched: Mapping[int, Callable[[], None]] = MappingProxyType({})
 

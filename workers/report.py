@@ -4,15 +4,15 @@ import time
 from dataclasses import replace
 from typing import Literal
 
-from devd.ipc.health import HealthPublisher
 from devd.ipc.messages import Health, WorkerSpec
+from devd.workers.channel import Channel
 
 
 class Reporter:
-    """Owner of the state; the publisher belongs to whoever made it."""
+    """Owner of the state; the channel belongs to whoever made it."""
 
-    def __init__(self, publisher: HealthPublisher, spec: WorkerSpec, kind: str) -> None:
-        self._publisher = publisher
+    def __init__(self, channel: Channel, spec: WorkerSpec, kind: str) -> None:
+        self._channel = channel
         self._state = Health(
             device=spec.device,
             incarnation=spec.incarnation,
@@ -43,10 +43,6 @@ class Reporter:
         if activity != self._state.activity:
             self._publish(replace(self._state, activity=activity))
 
-    def idle(self) -> None:
-        """Tell that what was under way is over, without a verdict."""
-        self._publish(replace(self._state, activity=""))
-
     def verdict(self, verdict: Literal["pass", "fail"], reason: str, began_at_s: float) -> None:
         """Tell a finished probe; ``probe_at_s`` is its end."""
         now_s = time.monotonic()
@@ -63,6 +59,5 @@ class Reporter:
         )
 
     def _publish(self, state: Health) -> None:
-        """Publish; a message that is dropped costs nothing, the next one carries the whole state again."""
         self._state = replace(state, seq=self._state.seq + 1)
-        self._publisher.publish(self._state)
+        self._channel.publish(self._state)

@@ -100,7 +100,7 @@ class Scout:
         self._channel = channel
         self._driver = make_driver(spec.driver, spec.match)
         self._watch = watch
-        self._report = Reporter(channel.publisher, spec, "discover")
+        self._report = Reporter(channel, spec, "discover")
         self._last: tuple[tuple[Device, ...], tuple[str, ...]] | None = None
         self._seq = 0
         self._ended_s = 0.0

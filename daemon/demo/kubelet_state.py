@@ -123,6 +123,7 @@ class DeviceBook:
         """Note what a good plugin does not do."""
         self.violations.append(text)
         self._log(f"violation: {text}")
+        self._bell.ring()
 
     # ---- what plugins do --------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ disconnects whichever client has its name by then, and a registration that fails
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +34,12 @@ _CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+LEAST_LOOK_S = 0.001
+"""Shortest pause between two looks at a connection that is being made; it grows with the time waited."""
+MOST_LOOK_S = 0.02
+LOOKS = 20
+"""A look comes at the latest when this fraction of the time waited so far has passed again."""
+
 DIAL_FAILED = "failed to dial device plugin: context deadline exceeded"
 CONNECTION_CLOSED = "rpc error: code = Canceled desc = grpc: the client connection is closing"
 
@@ -43,11 +50,19 @@ def grpc_address(path: Path) -> str:
 
 
 async def dial(path: Path, timeout_s: float) -> grpc.aio.Channel:
-    """Connect to a unix socket, trying again until the time is up. Raises TimeoutError. The caller closes it."""
+    """Connect to a unix socket, trying again until the time is up. Raises TimeoutError. The caller closes it.
+
+    The state is looked at again and again on purpose: gRPC's own wait for it must not be cancelled, its core then
+    writes into memory that is freed.
+    """
     channel = grpc.aio.insecure_channel(grpc_address(path), options=_CHANNEL_OPTIONS)
+    start_s = time.monotonic()
     try:
-        async with asyncio.timeout(timeout_s):
-            await channel.channel_ready()
+        while channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
+            waited_s = time.monotonic() - start_s
+            if waited_s > timeout_s:
+                raise TimeoutError  # noqa: TRY301 - the channel is closed below, for whatever reason it fails
+            await asyncio.sleep(min(max(waited_s / LOOKS, LEAST_LOOK_S), MOST_LOOK_S))
     except BaseException:
         await channel.close()
         raise

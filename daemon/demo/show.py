@@ -7,18 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from devd.daemon.demo import scenario, screen
-from devd.daemon.demo.kubelet import AdmissionError, ContainerStartError, StubKubelet
-from devd.ipc.control import control_call
-from devd.ipc.endpoints import RuntimeLayout
+from devd.daemon.demo.kubelet import AdmissionError, ContainerStartError
+from devd.daemon.demo.rig import Rig
 from devd.ipc.errors import IpcError
-from devd.ipc.messages import ControlRequest
 
 REFRESH_S = 0.5
 PLAIN_TABLE_EVERY_S = 10.0
@@ -27,8 +23,6 @@ POD_EVERY_S = 6.0
 RESTART_AT_SHARE = 0.55
 """The kubelet restarts once, this far into the demo; only if there is time to see it."""
 RESTART_MIN_S = 10
-STATUS_WITHIN_S = 1.0
-END_WITHIN_S = 10.0
 MIN_SIZE = (100, 24)
 
 EXIT_OK = 0
@@ -37,18 +31,19 @@ EXIT_FAILED = 1
 
 def run(seconds: float) -> int:
     """Run the demo for ``seconds``; Ctrl-C ends it early and in order. Return the exit code."""
-    root = Path(tempfile.mkdtemp(prefix="devd-demo-"))
+    rig = Rig(scenario.configuration())
     try:
-        return asyncio.run(_Demo(root, seconds).run())
+        return asyncio.run(_Demo(rig, seconds).run())
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(rig.root, ignore_errors=True)
 
 
 class _Demo:
     """One run: its directory, kubelet, daemon and story."""
 
-    def __init__(self, root: Path, seconds: float) -> None:
-        self._root = root
+    def __init__(self, rig: Rig, seconds: float) -> None:
+        self._rig = rig
+        self._kubelet = rig.kubelet
         self._seconds = seconds
         self._began_s = time.monotonic()
         self._live = sys.stdout.isatty()
@@ -59,20 +54,16 @@ class _Demo:
         self._pods = self._refused = self._restarts_ms = 0
         self._status: dict[str, Any] | None = None
         self._status_ms: list[float] = []
-        self._kubelet = StubKubelet(root / "device-plugins", log=lambda _text: None)
         self._ended = asyncio.Event()
 
     async def run(self) -> int:
         """Start everything, tell the story, take everything down, sum up."""
-        (self._root / "device-plugins").mkdir()
-        config = self._root / "devd.yaml"
-        config.write_text(scenario.configuration(), encoding="utf-8")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._ended.set)
         await self._kubelet.start()
-        daemon = self._start(config)
-        self._tell(f"devd runs as process {daemon.pid}; config, sockets and logs are below {self._root}")
+        daemon = self._rig.start_daemon()
+        self._tell(f"devd runs as process {daemon.pid}; config, sockets and logs are below {self._rig.root}")
         acts = [asyncio.create_task(act) for act in (self._watch(daemon), self._pods_come(), self._kubelet_restarts())]
         try:
             async with asyncio.timeout(self._seconds):
@@ -84,23 +75,10 @@ class _Demo:
         await asyncio.gather(*acts, return_exceptions=True)
         died = daemon.poll()
         last = self._lines()
-        code, took_s = await self._end(daemon)
+        code, took_s = await self._rig.end_daemon()
         left = self._left_behind()
         await self._kubelet.stop()
         return self._sum_up(last, code if died is None else died, took_s, left, died=died is not None)
-
-    def _start(self, config: Path) -> subprocess.Popen[bytes]:
-        directories = {
-            "--kubelet-dir": self._root / "device-plugins",
-            "--runtime-dir": self._root / "run",
-            "--state-dir": self._root / "state",
-            "--log-dir": self._root / "log",
-        }
-        options = [str(word) for pair in directories.items() for word in pair]
-        command = [sys.executable, "-m", "devd", "run", "--config", str(config), *options]
-        with (self._root / "devd.log").open("wb") as log:
-            # Its own process group: Ctrl-C is the demo's, which then ends devd as an operator would.
-            return subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
 
     # ---- the acts ----
 
@@ -122,14 +100,13 @@ class _Demo:
             await asyncio.sleep(REFRESH_S)
 
     async def _ask_status(self) -> dict[str, Any] | None:
-        control = RuntimeLayout(self._root / "run").control
         began_s = time.perf_counter()
         try:
-            reply = await asyncio.to_thread(control_call, control, ControlRequest("status"), STATUS_WITHIN_S)
+            status = await asyncio.to_thread(self._rig.status)
         except IpcError:
             return None
         self._status_ms.append((time.perf_counter() - began_s) * 1e3)
-        return dict(reply.data)
+        return status
 
     def _note_turns(self) -> None:
         """Tell of each device that turned at the kubelet, with devd's reason."""
@@ -199,23 +176,11 @@ class _Demo:
 
     # ---- the end ----
 
-    async def _end(self, daemon: subprocess.Popen[bytes]) -> tuple[int, float]:
-        """End devd as an operator would; return its exit code and how long it took."""
-        began_s = time.monotonic()
-        with contextlib.suppress(ProcessLookupError):
-            daemon.send_signal(signal.SIGTERM)
-        try:
-            code = await asyncio.to_thread(daemon.wait, END_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            daemon.kill()
-            code = await asyncio.to_thread(daemon.wait)
-        return code, time.monotonic() - began_s
-
     def _left_behind(self) -> list[str]:
         """Return sockets and workers that outlived devd."""
         pids = [device["pid"] for device in (self._status or {}).get("devices", []) if device["pid"]]
         workers = [f"worker {pid}" for pid in pids if os.path.exists(f"/proc/{pid}")]  # noqa: PTH110 - a plain test
-        sockets = [str(one) for one in self._root.rglob("*") if one.is_socket() and one.name != "kubelet.sock"]
+        sockets = [str(one) for one in self._rig.root.rglob("*") if one.is_socket() and one.name != "kubelet.sock"]
         return workers + sockets
 
     def _sum_up(self, last: list[screen.Line], code: int, took_s: float, left: list[str], *, died: bool) -> int:
@@ -236,7 +201,7 @@ class _Demo:
         print("\n".join(["", *(f"{what:>20}: {word}" for what, word in facts.items())]))
         well = code == 0 and not died and not left and not violations
         if not well:
-            print("\ndevd's log ends with:\n" + (self._root / "devd.log").read_text(errors="replace")[-3000:])
+            print("\ndevd's log ends with:\n" + self._rig.log_text())
         return EXIT_OK if well else EXIT_FAILED
 
     # ---- telling ----

@@ -2,19 +2,18 @@
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from devd.ipc.messages import Device, Node, Stop
 from tests.support.forkbench import ForkBench, Worker, alive, until
-
-NOBODY = 65534
+from tests.support.unprivileged import unprivileged
 
 
 @pytest.fixture
@@ -24,8 +23,17 @@ def bench(tmp_path: Path) -> Iterator[ForkBench]:
 
 
 def _descriptors(pid: int) -> dict[int, str]:
-    folder = Path(f"/proc/{pid}/fd")
-    return {int(one.name): str(one.readlink()) for one in folder.iterdir()}
+    found = {}
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found[int(one.name)] = str(one.readlink())
+    return found
+
+
+def _idle_descriptors(bench: ForkBench) -> dict[int, str]:
+    """Return the fork server's descriptors once the last answer's pidfd is closed, as it is after each answer."""
+    until(lambda: "anon_inode:[pidfd]" not in _descriptors(bench.server.pid).values())
+    return _descriptors(bench.server.pid)
 
 
 def _status(pid: int, key: str) -> str:
@@ -104,12 +112,12 @@ def test_64_workers_all_report(bench: ForkBench) -> None:
 def test_server_keeps_no_descriptor_of_its_children(bench: ForkBench) -> None:
     """After 50 births and deaths the fork server has the same descriptors open as before."""
     first = bench.fork(bench.spec("first"), open_gate=False)
-    before = _descriptors(bench.server.pid)
+    before = _idle_descriptors(bench)
     for number in range(50):
         worker = bench.fork(bench.spec(f"sim{number}"), open_gate=False)
         worker.close_gate()
     bench.until(lambda: sum(worker.exit is not None for worker in bench.workers.values()) == 50)
-    assert _descriptors(bench.server.pid) == before
+    assert _idle_descriptors(bench) == before
     assert first.exit is None
 
 
@@ -167,7 +175,7 @@ def test_server_never_loads_the_fronts_libraries() -> None:
 def test_server_out_of_descriptors_says_so(bench: ForkBench, room: int, reason: str) -> None:
     """A server at its limit of open files answers ForkFailed, leaves no child, and goes on once there is room."""
     bench.fork(bench.spec("first"))
-    taken = _descriptors(bench.server.pid)
+    taken = _idle_descriptors(bench)
     free = [number for number in range(len(taken) + 3) if number not in taken]
     limits = resource.prlimit(bench.server.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(bench.server.pid, resource.RLIMIT_NOFILE, (free[room], limits[1]))
@@ -188,12 +196,7 @@ def _limit_processes(prefix: list[str], pid: int, soft: int) -> None:
 
 def test_fork_that_fails_is_told_with_its_errno(tmp_path: Path) -> None:
     """A fork refused by the limit on processes becomes ForkFailed with EAGAIN, and the server goes on."""
-    prefix = []
-    if os.geteuid() == 0:  # uid 0 is exempt from the limit
-        if shutil.which("setpriv") is None:
-            pytest.skip("needs setpriv to run the server as another user that can read everything")
-        caps = "+dac_override,+dac_read_search"
-        prefix = ["setpriv", f"--reuid={NOBODY}", "--clear-groups", f"--inh-caps={caps}", f"--ambient-caps={caps}"]
+    prefix = unprivileged()  # uid 0 is exempt from the limit
     with ForkBench(tmp_path / "run", server_prefix=prefix) as bench:
         gated = bench.fork(bench.spec("gated"), open_gate=False)
         _limit_processes(prefix, bench.server.pid, 1)

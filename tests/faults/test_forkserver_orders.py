@@ -3,6 +3,7 @@
 import itertools
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,3 +178,28 @@ def test_exec_does_not_wait_for_what_the_command_leaves(bench: ForkBench, tmp_pa
     verdict = _verdict(bench, {"kind": "exec", "command": ["sh", "-c", f"sleep 1000 & echo $! > {path}"]})
     assert verdict == "pass"
     until(lambda: not Path(f"/proc/{path.read_text().strip()}").exists())
+
+
+def _cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_verdict_that_the_bus_did_not_take_is_told_later(bench: ForkBench) -> None:
+    """A worker whose reports pile up at a front that does not read tells its verdict once it does, without a probe."""
+    script = [{"do": "flood"}]
+    worker = bench.fork(bench.spec("sim0", probe={"kind": "sim", "script": script}))
+    bench.until(lambda: bool(bench.health["sim0"]))
+    quiet_since: list[tuple[float, int]] = []
+
+    def quiet() -> bool:
+        """Return whether the worker has used no CPU for a while: its flood is over."""
+        used, now_s = _cpu_ticks(worker.pid), time.monotonic()
+        if not quiet_since or quiet_since[-1][1] != used:
+            quiet_since.append((now_s, used))
+        return now_s - quiet_since[-1][0] > 0.5
+
+    until(quiet)
+    last = bench.until_verdict("sim0")
+    assert (last.verdict, last.probe_count) == ("pass", 1)
+    assert last.seq > len(bench.health["sim0"]), "nothing was dropped: this proves nothing"

@@ -1,8 +1,7 @@
 """Scouts through a real fork server: lists, what changes them, and how soon."""
 
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ def bench(tmp_path: Path) -> Iterator[ForkBench]:
         yield one
 
 
-def _scout(bench: ForkBench, match: dict[str, object], driver: str = "node", period_s: float = 600.0) -> Worker:
+def _scout(bench: ForkBench, match: Mapping[str, object], driver: str = "node", period_s: float = 600.0) -> Worker:
     name = "scout:example.com/thing"
     spec = bench.spec(name, role="scout", driver=driver, match=match, period_s=period_s, probe={}, target=None)
     worker = bench.fork(spec)
@@ -30,7 +29,7 @@ def _scout(bench: ForkBench, match: dict[str, object], driver: str = "node", per
 
 
 def _names(listing: Listing) -> list[str]:
-    return [os.path.basename(one.nodes[0].path) for one in listing.devices]
+    return [Path(one.nodes[0].path).name for one in listing.devices]
 
 
 def _until_listed(bench: ForkBench, worker: Worker, names: list[str]) -> float:

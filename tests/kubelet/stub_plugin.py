@@ -1,8 +1,9 @@
-"""What the stub kubelet's own tests share: a plugin of a few lines, whose every answer the test sets, and its server."""
+"""What the stub kubelet's own tests share: a plugin of a few lines, whose every answer the test sets, and a server."""
 
-# ruff: noqa: N802 - the servicers' methods bear gRPC's names
+# ruff: noqa: N802, D102 - the servicers' methods bear gRPC's names, and proto/ describes them
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ DEADLINE_S = 10.0
 """How long a test waits for what must come; only used up when something is broken."""
 QUIET_S = 0.3
 """How long a test watches for what must not come: several periods of anything the kubelet does by itself."""
+WIRE_ROUNDING = 1.02
+"""gRPC's core rounds the deadline up in the header; the calling side keeps the exact one."""
 FAST = KubeletTiming(dial_s=0.3, get_info_s=0.2, notify_s=0.2, reconcile_s=0.03, retry_s=0.03, retry_max_s=0.06)
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -222,3 +225,11 @@ async def never(kubelet: StubKubelet, condition: Callable[[], bool]) -> bool:
     except TimeoutError:
         return True
     return False
+
+
+async def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Poll until something outside the kubelet holds. Fails the test by name when the time is up."""
+    end_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end_s, f"not within {DEADLINE_S:g} s: {what}"
+        await asyncio.sleep(0.002)

@@ -120,6 +120,24 @@ def test_kubelet_that_hangs_in_register_is_given_up_and_comes_back(tmp_path: Pat
     asyncio.run(scene())
 
 
+def test_register_taken_up_late_is_replaced_by_a_clean_one(tmp_path: Path) -> None:
+    """A kubelet acts on a Register we gave up, while we pause: its stream is ended before we register again."""
+    paths, view = make_paths(tmp_path), MemoryView()
+
+    async def scene() -> None:
+        async with kubelet(paths) as stub:
+            stub.behaviour = Behaviour(register_hang=True)
+            async with endpoint(view, paths, Timing(register_s=0.2, backoff_s=30.0, backoff_max_s=30.0)) as ours:
+                await eventually(lambda: "no answer to Register" in ours.status.last_error, "deadline")
+                stub.behaviour = Behaviour()
+                await eventually(lambda: ours.status.registrations == 1, "registered in order")
+                await stub.wait_for(lambda: healthy(stub, view), DEADLINE_S, "devices")
+                state = stub.resources[view.name]
+                assert (len(state.registered_at_s), state.streams_open) == (2, 1)
+
+    asyncio.run(scene())
+
+
 def test_restart_ends_a_register_that_hangs(tmp_path: Path) -> None:
     """The next kubelet is not kept waiting for the deadline of a Register to the last one."""
     paths, view = make_paths(tmp_path), MemoryView()

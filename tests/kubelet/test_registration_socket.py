@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,31 @@ def test_own_socket_lost_while_the_kubelet_lives(tmp_path: Path) -> None:
                 await stub.wait_for(lambda: not healthy(stub, view), DEADLINE_S, "the old stream was ended")
             await counted(stub, view, "devices at the end")
             await eventually(lambda: ours.status.registrations == 6, "six registrations")
+
+    asyncio.run(scene())
+
+
+def test_new_kubelet_socket_without_a_wipe(tmp_path: Path) -> None:
+    """kubelet.sock is made anew but ours stays, its stream alive: that is ended, forgotten, and then we register."""
+    paths, view = make_paths(tmp_path), MemoryView()
+    slow = Timing(backoff_s=30.0, backoff_max_s=30.0)
+    aside = tmp_path / "aside"
+
+    async def scene() -> None:
+        async with kubelet(paths) as stub:
+            stub.socket_path.rename(aside)
+            async with endpoint(view, paths, slow) as ours:
+                await eventually(lambda: "kubelet.sock is not there" in ours.status.last_error, "waits")
+                aside.rename(stub.socket_path)
+                await counted(stub, view, "found", BACK_S)
+                stub.socket_path.rename(aside)
+                aside.rename(stub.socket_path)  # the same socket, but another file by its change time
+                state = stub.resources[view.name]
+                await stub.wait_for(lambda: not state.stream_alive, DEADLINE_S, "the old stream was ended")
+                ended_s = time.monotonic()
+                await counted(stub, view, "registered again", BACK_S)
+                assert state.registered_at_s[-1] - ended_s > slow.settle_s * 0.8, "the kubelet had time to forget"
+                assert ours.status.registrations == 2
 
     asyncio.run(scene())
 

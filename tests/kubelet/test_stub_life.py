@@ -15,6 +15,7 @@ from tests.kubelet.stub_plugin import (
     RESOURCE,
     TinyPlugin,
     TinyRegistrar,
+    eventually,
     has,
     register,
     registered,
@@ -27,6 +28,11 @@ def listens(path: Path) -> bool:
     """Return whether somebody accepts connections on a socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         return probe.connect_ex(os.fspath(path)) == 0
+
+
+def names(directory: Path) -> set[str]:
+    """Return the names of everything in a directory."""
+    return {one.name for one in directory.iterdir()}
 
 
 def descriptors() -> set[str]:
@@ -72,11 +78,15 @@ def test_start_wipes_sockets_and_nothing_else(tmp_path: Path) -> None:
                 live.listen()
                 hidden.bind(os.fspath(directory / ".hidden.sock"))
                 await kubelet.start()
-            assert {one.name for one in directory.iterdir()} == {"kubelet_internal_checkpoint", "folder", "kubelet.sock"}
+            assert names(directory) == {
+                "kubelet_internal_checkpoint",
+                "folder",
+                "kubelet.sock",
+            }
             after = kubelet.socket_path.lstat()
             assert (before.st_ino, before.st_ctime_ns) != (after.st_ino, after.st_ctime_ns)
             assert listens(kubelet.socket_path)
-            assert [one.name for one in tmp_path.iterdir()] == ["dp"]
+            assert names(tmp_path) == {"dp"}
 
     asyncio.run(run())
 
@@ -91,7 +101,7 @@ def test_a_restarted_kubelet_waits_for_the_plugin(tmp_path: Path) -> None:
                 held = await kubelet.allocate(RESOURCE, ids=["a"])
                 await kubelet.restart()
                 assert kubelet.capacity(RESOURCE) == 0
-                assert not plugin.streams
+                await eventually(lambda: not plugin.streams, "the plugin sees its stream end")
                 with pytest.raises(AdmissionError, match="no healthy devices present"):
                     await kubelet.allocate(RESOURCE)
             async with registered(kubelet, TinyPlugin(), {"a": "Healthy", "b": "Healthy"}):
@@ -116,15 +126,13 @@ def test_death_ends_what_runs(tmp_path: Path) -> None:
                 plugin.gate.clear()
                 admission = asyncio.create_task(kubelet.allocate(RESOURCE))
                 attempt = asyncio.create_task(register(kubelet, "s", "devd.io/slow"))
-                while not (plugin.allocated and slow.calls):
-                    await asyncio.sleep(0.002)
+                await eventually(lambda: bool(plugin.allocated and slow.calls), "both calls under way")
                 await kubelet.stop()
                 with pytest.raises(AdmissionError):
                     await admission
                 with pytest.raises(grpc.aio.AioRpcError):
                     await attempt
-                while not (plugin.cancelled and slow.cancelled):
-                    await asyncio.sleep(0.002)
+                await eventually(lambda: bool(plugin.cancelled and slow.cancelled), "both calls cancelled")
                 assert kubelet.allocations == ()
 
     asyncio.run(run())
@@ -180,8 +188,9 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
                 asyncio.create_task(register(kubelet, "h", "devd.io/hung")),
                 asyncio.create_task(kubelet.pre_start(RESOURCE, ["a"])),
             ]
-            while not (plugin.allocated and plugin.pre_started and hung.calls):
-                await asyncio.sleep(0.002)
+            await eventually(
+                lambda: bool(plugin.allocated and plugin.pre_started and hung.calls), "all calls under way"
+            )
             await kubelet.stop()
             await asyncio.gather(*calls, return_exceptions=True)
         await has(kubelet, {"a": "Unhealthy"})

@@ -13,6 +13,7 @@ from tests.kubelet.stub_plugin import (
     DEADLINE_S,
     RESOURCE,
     TinyPlugin,
+    eventually,
     has,
     never,
     register,
@@ -113,8 +114,7 @@ def test_the_kubelet_can_end_a_stream(tmp_path: Path) -> None:
                 await has(kubelet, {"a": "Unhealthy"})
                 await has(kubelet, {"b": "Healthy"}, "devd.io/other")
                 await streams(kubelet, 0)
-                while plugin.streams:
-                    await asyncio.sleep(0.002)
+                await eventually(lambda: not plugin.streams, "the plugin sees its stream end")
 
     asyncio.run(run())
 
@@ -172,7 +172,10 @@ def test_trap_the_old_stream_takes_the_new_client_with_it(tmp_path: Path) -> Non
     async def run() -> None:
         async with running(tmp_path) as kubelet:
             old, new = TinyPlugin(), TinyPlugin()
-            async with registered(kubelet, old, {"a": "Healthy"}), registered(kubelet, new, {"b": "Healthy"}, RESOURCE, "n"):
+            async with (
+                registered(kubelet, old, {"a": "Healthy"}),
+                registered(kubelet, new, {"b": "Healthy"}, RESOURCE, "n"),
+            ):
                 assert kubelet.violations == [
                     f"{RESOURCE}: registered again while the stream of the earlier registration is open"
                 ]
@@ -195,7 +198,10 @@ def test_trap_both_streams_speak_for_the_resource(tmp_path: Path) -> None:
     async def run() -> None:
         async with running(tmp_path) as kubelet:
             old, new = TinyPlugin(), TinyPlugin()
-            async with registered(kubelet, old, {"a": "Healthy"}), registered(kubelet, new, {"b": "Healthy"}, RESOURCE, "n"):
+            async with (
+                registered(kubelet, old, {"a": "Healthy"}),
+                registered(kubelet, new, {"b": "Healthy"}, RESOURCE, "n"),
+            ):
                 old.send({"late": "Healthy"})
                 await has(kubelet, {"late": "Healthy"})
 
@@ -222,7 +228,7 @@ def test_trap_a_stream_that_ends_while_its_successor_is_asked(tmp_path: Path) ->
     """The old stream's end during the new one's Register takes the new entry: registered, but its death unnoticed."""
 
     async def run() -> None:
-        async with running(tmp_path) as kubelet:
+        async with running(tmp_path, KubeletTiming(dial_s=DEADLINE_S)) as kubelet:
             new = TinyPlugin()
             new.send({"b": "Healthy"})
             async with registered(kubelet, TinyPlugin(), {"a": "Healthy"}):

@@ -25,6 +25,11 @@ def is_new(watch: KubeletWatch, changes: int) -> bool:
     return watch.changes > changes and watch.kubelet is not None
 
 
+def watch_count(fd: int) -> int:
+    """Return how many watches the kernel holds for an inotify descriptor."""
+    return Path(f"/proc/self/fdinfo/{fd}").read_text().count("inotify wd:")
+
+
 class Told:
     """Counts calls."""
 
@@ -124,6 +129,10 @@ def test_directory_that_is_removed_and_made_again_is_watched_again(tmp_path: Pat
             shutil.rmtree(root)
             await eventually(lambda: watch.kubelet is None, "kubelet.sock went")
             directory.mkdir(parents=True)
+        bind(directory / "kubelet.sock")
+        await eventually(lambda: watch.kubelet is not None, "kubelet.sock came")
+        assert watch._inotify is not None
+        assert watch_count(watch._inotify.fd) == 1, "those of ancestors are given back"
 
     play(directory, work)
 

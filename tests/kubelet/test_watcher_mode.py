@@ -123,6 +123,7 @@ def test_ended_stream_makes_the_socket_anew(tmp_path: Path) -> None:
             for number in range(3):
                 stub.cancel_streams()
                 await stub.wait_for(lambda: not healthy(stub, view), DEADLINE_S, "the loss shows")
+                await eventually(lambda: "ended the ListAndWatch stream" in ours.status.last_error, "and why")
                 await stub.wait_for(lambda: healthy(stub, view), DEADLINE_S, f"back, round {number}")
             await eventually(lambda: ours.status.registrations == 4, "four registrations")
 

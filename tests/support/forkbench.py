@@ -162,8 +162,11 @@ class ForkBench:
         """Take in what comes until a condition holds; fail when it does not in time."""
         deadline_s = time.monotonic() + within_s
         while not condition():
-            assert time.monotonic() < deadline_s, f"not so within {within_s} s; said: {dict(self.health)}"
+            assert time.monotonic() < deadline_s, f"not so within {within_s} s; said last: {self._last()}"
             self.pump(0.01)
+
+    def _last(self) -> dict[str, Health]:
+        return {device: said[-1] for device, said in self.health.items() if said}
 
     def pump(self, wait_s: float) -> None:
         """Take in what waits on every socket."""

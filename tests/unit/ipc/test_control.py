@@ -99,6 +99,21 @@ def test_socket_of_a_dead_daemon(front: Front) -> None:
     assert front.layout.control.is_socket()
     with pytest.raises(PeerUnavailableError, match="left from one that ended"):
         control_call(front.layout.control, STATUS, 5)
+    front.owned(ControlServer(front.context, front.layout.control))
+
+
+def test_no_daemon_takes_anothers_place(front: Front) -> None:
+    """A live daemon's socket, or a file that is none, is refused by name and stays; libzmq alone would unlink both."""
+    server = front.owned(ControlServer(front.context, front.layout.control))
+    with pytest.raises(EndpointError, match=r"control\.sock is in use: another devd runs there"):
+        ControlServer(front.context, front.layout.control)
+    with answering(server, echo):
+        assert control_call(front.layout.control, STATUS, 5).ok
+    front.layout.lock.write_text("precious")
+    with pytest.raises(EndpointError, match="lock is a regular file"):
+        ControlServer(front.context, front.layout.lock)
+    assert front.layout.lock.read_text() == "precious"
+    front.layout.lock.unlink()
 
 
 def test_silent_daemon(front: Front) -> None:

@@ -118,6 +118,33 @@ def test_odd_requests_are_refused(request_frames: list[bytes], reason: str) -> N
         auth.close()
 
 
+def test_one_connection_a_domain_for_each_admission() -> None:
+    """A pid connects once to each domain; admitting it again, with no revoke between, lets it connect once more."""
+    with zmq.Context() as context:
+        auth = PeerAuthenticator(context)
+        with context.socket(zmq.REQ) as asking:
+            asking.linger = 0
+            asking.connect("inproc://zeromq.zap.01")
+
+            def ask(domain: bytes) -> tuple[bytes, bytes]:
+                asking.send_multipart([b"1.0", b"7", domain, b"localhost:0:0:42", b"", b"NULL"])
+                auth.handle()
+                assert asking.poll(1000)
+                reply = asking.recv_multipart()
+                return reply[2], reply[4]
+
+            auth.admit(42, "gpu-1")
+            assert [ask(b"health"), ask(b"command:gpu-1"), ask(b"health")] == [
+                (b"200", b"gpu-1"),
+                (b"200", b"gpu-1"),
+                (b"400", b""),
+            ]
+            auth.admit(42, "gpu-2")
+            assert [ask(b"health"), ask(b"health")] == [(b"200", b"gpu-2"), (b"400", b"")]
+            assert auth.refused == {"second connection": 2}
+        auth.close()
+
+
 def test_one_authenticator_a_context() -> None:
     """A second authenticator of a context is refused by name, and a closed one makes room."""
     with zmq.Context() as context:
@@ -126,7 +153,9 @@ def test_one_authenticator_a_context() -> None:
             PeerAuthenticator(context)
         first.close()
         first.close()
-        PeerAuthenticator(context).close()
+        # Each at once: the name must be free when close returns, not some time later.
+        for _ in range(100):
+            PeerAuthenticator(context).close()
 
 
 @pytest.mark.parametrize(("pid", "identity"), [(0, "gpu-1"), (-1, "gpu-1"), (5, "")])

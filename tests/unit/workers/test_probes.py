@@ -1,6 +1,8 @@
 """The probes that touch nodes and sysfs, each on real files of this machine."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +16,9 @@ from devd.workers.probes.exists import ExistsProbe
 from devd.workers.probes.open import OpenProbe
 from devd.workers.probes.read import ReadProbe
 from devd.workers.probes.sysfs import SysfsProbe
+from tests.support.unprivileged import unprivileged
+
+ROOT = Path(__file__).parents[3]
 
 
 def _spec(probe: dict[str, object], *nodes: Node, **properties: str) -> WorkerSpec:
@@ -22,7 +27,7 @@ def _spec(probe: dict[str, object], *nodes: Node, **properties: str) -> WorkerSp
 
 
 def _node(path: Path | str) -> Node:
-    return Node(str(path), *identity(os.stat(path)))
+    return Node(str(path), *identity(Path(path).stat()))
 
 
 def _run(probe: Probe, allowed_s: float = 2.0) -> str:
@@ -77,12 +82,12 @@ def test_open_refused_names_the_user(tmp_path: Path) -> None:
 def test_open_leaves_nothing_open() -> None:
     """Passing and failing probes alike leave the process with the descriptors it had."""
     good, bad = OpenProbe(_spec({}, _node("/dev/null"))), OpenProbe(_spec({}, Node("/dev/zero", "char", 9, 9)))
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
         _run(good)
         with pytest.raises(ProbeError):
             _run(bad)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_device_without_a_node_says_so() -> None:
@@ -165,11 +170,16 @@ def test_sysfs_parameters_that_make_no_sense_are_refused(probe: dict[str, object
         _run(SysfsProbe(_spec(probe, _node("/dev/null"))))
 
 
-@pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs a node that only one may open")
-def test_open_counts_a_busy_node_as_alive(tmp_path: Path) -> None:
-    """EBUSY means that somebody works with the device: the probe passes and says so."""
-    loop = Path("/dev/loop-control")
-    if not loop.exists():
-        pytest.skip("no exclusive node here")
-    del tmp_path
+def test_open_counts_a_busy_node_as_alive() -> None:
+    """EBUSY (here a terminal taken with TIOCEXCL) means that somebody works with the device: the probe passes."""
+    code = """
+import fcntl, os, termios
+from tests.unit.workers import test_probes as t
+_master, slave = os.openpty()
+fcntl.ioctl(slave, termios.TIOCEXCL)
+print(t._run(t.OpenProbe(t._spec({"mode": "rw"}, t._node(os.ttyname(slave))))))
+"""
+    done = subprocess.run(
+        [*unprivileged(), sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.stdout, done.stderr) == ("in use (EBUSY)\n", "")

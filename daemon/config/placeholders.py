@@ -1,0 +1,65 @@
+"""Which ``{placeholders}`` a template may hold, and whether one does. Filling them in is the readers' business."""
+
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+CONTAINER_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "id": "id of the container's first device of the resource",
+        "ids": "ids of all its devices of the resource, joined by commas",
+        "path": "path of the first device's first node",
+        "paths": "paths of all nodes of all its devices, joined by commas",
+        "name": "last part of the first device's path",
+        "names": "last parts of all devices' paths, joined by commas",
+        "index": "position among the container's devices of the resource, sorted by id, from 0",
+        "resource": "the resource's name",
+    }
+)
+"""For what a container gets: env, annotations, mounts, container_path."""
+COMMAND_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "id": "the device's id",
+        "path": "path of its first node",
+        "paths": "paths of all its nodes, joined by commas",
+        "name": "the kernel's name for it (`ttyUSB0`, also when it is found by a by-id link)",
+    }
+)
+"""For the commands of exec probes and resets."""
+ATTRIBUTE_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "name": "the kernel's name for the device",
+        "major": "major number of its node",
+        "minor": "minor number of its node",
+    }
+)
+"""For the attributes of sysfs probes and resets."""
+VALUE_FIELDS: Mapping[str, str] = MappingProxyType({"name": "the kernel's name for the device"})
+"""For the value a sysfs reset writes."""
+
+_PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+def used(template: str) -> set[str]:
+    """Return the names of the placeholders in a template."""
+    return {match[1] for match in _PART.finditer(template) if match[1] is not None}
+
+
+def fault(template: str, fields: Iterable[str]) -> str:
+    """Return what is wrong with a template whose placeholders are ``fields``; empty when it is sound."""
+    for match in _PART.finditer(template):
+        if match[0] in ("{", "}"):
+            return f"a lone {match[0]}: write {match[0] * 2} for a brace that stays"
+        if match[1] is not None and match[1] not in fields:
+            return f"{match[0]} is no placeholder: write {{{match[0]}}} for braces that stay"
+    return ""
+
+
+def shown(fields: Iterable[str]) -> str:
+    """Return the placeholders as a list for a message."""
+    return ", ".join(f"{{{name}}}" for name in fields)
+
+
+def pattern(fields: Iterable[str]) -> str:
+    """Return the regular expression (JSON Schema's dialect) of sound templates."""
+    return r"^([^{}]|\{\{|\}\}|\{(" + "|".join(fields) + r")\})*$"

@@ -1,0 +1,192 @@
+"""The project's own kinds of values, as annotations: names, paths, templates, patterns."""
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+from devd.daemon.config import placeholders
+from devd.daemon.config.rules import Rule, custom, refused, text
+
+MAX_PREFIX_CHARS = 244
+"""The kubelet checks ``requests.`` + name: 253 characters of a DNS name less those nine."""
+MAX_NAME_CHARS = 63
+"""Kubernetes' limit on the part of a qualified name behind the slash."""
+MAX_ID_CHARS = 56
+"""The kubelet's API has 63 for a device id; the rest is for the replica's ``::9998``."""
+MAX_TEXT_CHARS = 4096
+"""Linux's limit on a path (PATH_MAX); as good as any for other texts."""
+MAX_PATTERN_CHARS = 1000
+
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_PREFIX = rf"{_LABEL}(\.{_LABEL})*"
+_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
+_RANGE_ENDS = 2
+
+
+def _resource_name() -> Rule:
+    allowed = f"DOMAIN/NAME, like example.com/serial, without kubernetes.io/ or the prefix requests., NAME at most {MAX_NAME_CHARS} characters"
+
+    def check(value: str) -> str:
+        fault = _resource_name_fault(value)
+        if fault:
+            raise refused(fault, allowed)
+        return value
+
+    guard = rf"(?!requests\.)(?!.*kubernetes\.io/)(?=[^/]{{1,{MAX_PREFIX_CHARS}}}/[^/]{{1,{MAX_NAME_CHARS}}}$)"
+    return custom("resource name", allowed, check, {"pattern": rf"^{guard}{_PREFIX}/{_NAME}$"})
+
+
+def _resource_name_fault(value: str) -> str:
+    prefix, slash, name = value.partition("/")
+    if not slash or "/" in name:
+        return "a resource's name has exactly one slash"
+    if "kubernetes.io/" in value:
+        return "kubernetes.io/ is kept for Kubernetes itself"
+    if value.startswith("requests."):
+        return "the prefix requests. is kept for quotas"
+    if len(prefix) > MAX_PREFIX_CHARS or len(name) > MAX_NAME_CHARS:
+        return f"too long: {MAX_PREFIX_CHARS} characters may stand before the slash, {MAX_NAME_CHARS} behind it"
+    if not re.fullmatch(_PREFIX, prefix):
+        return "before the slash a DNS name in lower case is needed"
+    if not re.fullmatch(_NAME, name):
+        return "behind the slash letters, digits, and - _ . between them are needed"
+    return ""
+
+
+def _access() -> Rule:
+    allowed = "r, w and m in any mix, each once"
+
+    def check(value: str) -> str:
+        if not value or set(value) - set("rwm") or len(set(value)) != len(value):
+            raise refused("not a device permission", allowed)
+        return value
+
+    return custom("text", allowed, check, {"pattern": r"^(?!.*(.).*\1)[rwm]{1,3}$"})
+
+
+def _absolute(kind: str, allowed: str, *, as_path: bool = False) -> Rule:
+    def check(value: str) -> str | Path:
+        fault = _path_fault(value)
+        if fault:
+            raise refused(fault, allowed)
+        return Path(value) if as_path else value
+
+    return custom(kind, allowed, check, {"pattern": "^/.", "maxLength": MAX_TEXT_CHARS})
+
+
+def _path_fault(value: str) -> str:
+    if not value.startswith("/"):
+        return "the path must be absolute"
+    if not value.strip("/"):
+        return "the root directory cannot be meant"
+    if ".." in value.split("/"):
+        return "a path without .. is needed"
+    if len(value) > MAX_TEXT_CHARS:
+        return f"longer than {MAX_TEXT_CHARS} characters"
+    return ""
+
+
+def _template(fields: Iterable[str], *, path: bool = False, kind: str = "template") -> Rule:
+    names = tuple(fields)
+    allowed = f"{'an absolute path with ' if path else ''}{placeholders.shown(names)}"
+
+    def check(value: str) -> str:
+        fault = placeholders.fault(value, names)
+        if not fault and len(value) > MAX_TEXT_CHARS:
+            fault = f"longer than {MAX_TEXT_CHARS} characters"
+        if not fault and path and not value.startswith("{path}"):
+            fault = _path_fault(value)
+        if fault:
+            raise refused(fault, allowed)
+        return value
+
+    start = r"^(?=/.|\{path\})" if path else "^"
+    pattern = start + placeholders.pattern(names).removeprefix("^")
+    return custom(kind, allowed, check, {"pattern": pattern, "maxLength": MAX_TEXT_CHARS})
+
+
+def _attribute() -> Rule:
+    names = tuple(placeholders.ATTRIBUTE_FIELDS)
+    allowed = f"a path below the device's sysfs directory, or below /sys/, with {placeholders.shown(names)}"
+
+    def check(value: str) -> str:
+        fault = placeholders.fault(value, names)
+        if not fault and (not value.strip("/") or (value.startswith("/") and not value.startswith("/sys/"))):
+            fault = "not a sysfs attribute"
+        if not fault and len(value) > MAX_TEXT_CHARS:
+            fault = f"longer than {MAX_TEXT_CHARS} characters"
+        if fault:
+            raise refused(fault, allowed)
+        return value
+
+    pattern = r"^(?=/sys/.|[^/])" + placeholders.pattern(names).removeprefix("^")
+    return custom("template", allowed, check, {"pattern": pattern, "maxLength": MAX_TEXT_CHARS})
+
+
+def _regex() -> Rule:
+    allowed = "a regular expression as Python's re module has it"
+
+    def check(value: str) -> str:
+        if len(value) > MAX_PATTERN_CHARS:
+            raise refused(f"longer than {MAX_PATTERN_CHARS} characters", allowed)
+        try:
+            re.compile(value)
+        # RecursionError and OverflowError: deep nesting and huge repeat counts.
+        except (re.error, RecursionError, OverflowError) as error:
+            raise refused(f"not a regular expression: {error}", allowed) from None
+        return value
+
+    return custom("regular expression", allowed, check, {"format": "regex", "maxLength": MAX_PATTERN_CHARS})
+
+
+def _range() -> Rule:
+    allowed = "[MIN, MAX]: two numbers, the smaller one first"
+
+    def check(value: object) -> tuple[float, float]:
+        if not isinstance(value, list) or len(value) != _RANGE_ENDS:
+            raise refused("two numbers are needed", allowed)
+        try:
+            ends = [float(one) for one in value if type(one) in (int, float)]
+        except OverflowError:
+            raise refused("numbers as large as these cannot be compared", allowed) from None
+        if len(ends) != _RANGE_ENDS or not all(map(math.isfinite, ends)):
+            raise refused("two numbers are needed", allowed)
+        if ends[0] > ends[1]:
+            raise refused("the larger number comes first", allowed)
+        return ends[0], ends[1]
+
+    numbers = {"type": "array", "items": {"type": "number"}, "minItems": _RANGE_ENDS, "maxItems": _RANGE_ENDS}
+    return Rule("list of 2 numbers", allowed, check, numbers)
+
+
+def _device_name(allowed: str, most_chars: int) -> Rule:
+    return text(allowed, r"(?!.*::)[A-Za-z0-9._:-]+", "device id", most_chars=most_chars)
+
+
+ResourceName = Annotated[str, _resource_name()]
+Access = Annotated[str, _access()]
+Directory = Annotated[Path, _absolute("path", "an absolute path", as_path=True)]
+AbsolutePath = Annotated[str, _absolute("path", "an absolute path")]
+Glob = Annotated[
+    str, _absolute("glob", "an absolute path; `*`, `?` and `[...]` match within a directory, `**` any depth")
+]
+Template = Annotated[str, _template(placeholders.CONTAINER_FIELDS)]
+PathTemplate = Annotated[str, _template(placeholders.CONTAINER_FIELDS, path=True, kind="path template")]
+Argument = Annotated[str, _template(placeholders.COMMAND_FIELDS, kind="text")]
+SysfsValue = Annotated[str, _template(placeholders.VALUE_FIELDS)]
+Attribute = Annotated[str, _attribute()]
+Regex = Annotated[str, _regex()]
+NumberRange = Annotated[tuple[float, float], _range()]
+EnvName = Annotated[
+    str, text("a name of letters, digits and _, not beginning with a digit", "[A-Za-z_][A-Za-z0-9_]*", "name")
+]
+AnnotationKey = Annotated[
+    str, text("letters, digits and . _ / -, at most 317", "[A-Za-z0-9][A-Za-z0-9._/-]*", "name", most_chars=317)
+]
+Text = Annotated[str, text("text", ".*")]
+DeviceName = Annotated[
+    str, _device_name(f"letters, digits and . _ : -, at most {MAX_ID_CHARS}, without ::", MAX_ID_CHARS)
+]
+DevicePrefix = Annotated[str, _device_name("letters, digits and . _ : -, at most 50, without ::", 50)]

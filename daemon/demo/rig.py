@@ -1,0 +1,162 @@
+"""A real devd beside the stub kubelet, below one directory: what the demo, the tests and the benchmarks run."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from devd.daemon.demo.kubelet import StubKubelet
+from devd.ipc.control import control_call
+from devd.ipc.endpoints import RuntimeLayout
+from devd.ipc.messages import ControlRequest
+
+READY_WITHIN_S = 60.0
+END_WITHIN_S = 15.0
+STATUS_WITHIN_S = 2.0
+LOG_TAIL_CHARS = 6000
+
+
+class Rig:
+    """One stub kubelet and at most one devd at a time; everything of them is gone at exit."""
+
+    def __init__(self, config: str, log: Callable[[str], None] | None = None) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="devd-"))
+        self.plugins = self.root / "plugins"
+        self.registry = self.root / "registry"
+        self.log_dir = self.root / "log"
+        self.layout = RuntimeLayout(self.root / "run")
+        self.config = self.root / "devd.yaml"
+        for directory in (self.plugins, self.registry):
+            directory.mkdir()
+        self.config.write_text(config, encoding="utf-8")
+        self.kubelet = StubKubelet(self.plugins, self.registry, log=log)
+        self.started_s = 0.0
+        self.daemon: subprocess.Popen[bytes] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start the kubelet, then devd."""
+        await self.kubelet.start()
+        self.start_daemon()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End both and remove the directory; on an error show how devd's log ends."""
+        await self.end_daemon()
+        if error is not None:
+            sys.stderr.write(self.log_text())
+        await self.kubelet.stop()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    # ---- devd -------------------------------------------------------------------------------------------------------
+
+    def command(self, *extra: str) -> list[str]:
+        """Return the command line of devd here."""
+        directories = {
+            "--kubelet-dir": self.plugins,
+            "--registry-dir": self.registry,
+            "--runtime-dir": self.layout.root,
+            "--state-dir": self.root / "state",
+            "--log-dir": self.log_dir,
+        }
+        options = [str(word) for pair in directories.items() for word in pair]
+        return [sys.executable, "-m", "devd", "run", "--config", str(self.config), *options, *extra]
+
+    def start_daemon(self, *extra: str) -> subprocess.Popen[bytes]:
+        """Start devd in a process group of its own: the terminal's Ctrl-C is not meant for it."""
+        self.started_s = time.monotonic()
+        with (self.root / "devd.log").open("ab") as log:
+            self.daemon = subprocess.Popen(self.command(*extra), stdout=log, stderr=log, process_group=0)
+        return self.daemon
+
+    @property
+    def pid(self) -> int:
+        """The front's pid."""
+        if self.daemon is None:
+            raise RuntimeError("devd was not started")
+        return self.daemon.pid
+
+    async def end_daemon(self, number: int = signal.SIGTERM) -> tuple[int, float]:
+        """End devd by a signal, by SIGKILL past END_WITHIN_S; return its exit code and the seconds it took."""
+        if self.daemon is None:
+            return 0, 0.0
+        began_s = time.monotonic()
+        with contextlib.suppress(ProcessLookupError):
+            self.daemon.send_signal(number)
+        try:
+            code = await asyncio.to_thread(self.daemon.wait, END_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.daemon.kill()
+            code = await asyncio.to_thread(self.daemon.wait)
+        self.daemon = None
+        return code, time.monotonic() - began_s
+
+    def log_text(self) -> str:
+        """Return the end of devd's log."""
+        file = self.root / "devd.log"
+        return file.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL_CHARS:] if file.exists() else ""
+
+    # ---- what it says -----------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Return ``devd status``. Raises IpcError when devd does not answer."""
+        return dict(control_call(self.layout.control, ControlRequest("status"), STATUS_WITHIN_S).data)
+
+    def device(self, device: str) -> dict[str, Any]:
+        """Return one device of the status. Raises LookupError."""
+        for one in self.status()["devices"]:
+            if one["id"] == device:
+                return dict(one)
+        raise LookupError(f"devd status has no {device}")
+
+    def journal(self, device: str, event: str = "") -> list[dict[str, Any]]:
+        """Return a device's journal, oldest first; only lines of one event if it is named."""
+        records = [
+            json.loads(line)
+            for file in sorted(self.log_dir.glob("*"))
+            for line in file.read_text(encoding="utf-8").splitlines()
+        ]
+        return [one for one in records if one.get("device") == device and event in {"", one.get("event")}]
+
+    def worker_pids(self) -> list[int]:
+        """Return the pids of all workers and scouts, and of the fork server."""
+        status = self.status()
+        pids = [one["pid"] for one in status["devices"]]
+        pids += [one["discovery"]["pid"] for one in status["resources"]]
+        return [pid for pid in (*pids, status["daemon"]["forkserver"]["pid"]) if pid]
+
+    # ---- what the kubelet sees --------------------------------------------------------------------------------------
+
+    async def healthy(self, resource: str, count: int = 1, timeout_s: float = READY_WITHIN_S) -> float:
+        """Wait until the kubelet sees ``count`` healthy devices; return the seconds since devd was started."""
+        what = f"{count} healthy of {resource}"
+        await self.kubelet.wait_for(lambda: self.kubelet.allocatable(resource) >= count, timeout_s, what)
+        return time.monotonic() - self.started_s
+
+    async def unhealthy(self, resource: str, count: int = 1, timeout_s: float = READY_WITHIN_S) -> None:
+        """Wait until the kubelet sees ``count`` devices that it may not give out."""
+
+        def enough() -> bool:
+            return self.kubelet.capacity(resource) - self.kubelet.allocatable(resource) >= count
+
+        await self.kubelet.wait_for(enough, timeout_s, f"{count} unhealthy of {resource}")
+
+    def turns(self, resource: str, device: str) -> Sequence[tuple[float, str]]:
+        """Return when (monotonic) and to what the device's health changed at the kubelet, its first word included."""
+        found: list[tuple[float, str]] = []
+        state = self.kubelet.resources.get(resource)
+        for received in state.lists if state is not None else ():
+            record = received.devices.get(device)
+            if record is not None and (not found or found[-1][1] != record.health):
+                found.append((received.at_s, record.health))
+        return found
