@@ -1,163 +1,52 @@
-"""What a container gets, and which devices would serve it best: pure functions of values, no I/O."""
+"""Which replicas a container should get, and what it then gets of their devices. Pure: values in, values out.
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+Nothing here depends on the order of an input: the kubelet sends ids in random order. ``grant`` lives in ``grants``.
+"""
+
+import bisect
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Literal, Protocol
+from typing import Literal
 
 from devd.daemon.errors import AllocationRefusedError
-from devd.daemon.resource import ContainerGrant, DeviceNodeGrant, MountGrant
-from devd.daemon.templates import expand
+from devd.daemon.grants import GrantedDevice, MountRule, ResourceRules, grant
+from devd.daemon.natural import NaturalKey, natural_key
 
-MAX_NUMA_NODES_SEARCHED = 12
-"""Sets of NUMA nodes are tried smallest first, 2^n of them; the largest machines have about 8. Past it all are near."""
+__all__ = ["Candidate", "GrantedDevice", "MountRule", "ResourceRules", "Share", "grant", "natural_key", "preferred"]
 
+Share = Literal["pack", "spread"]
+Nodes = tuple[int, ...]
 
-class MountRule(Protocol):
-    """A bind mount, as the configuration names it; both paths are templates."""
-
-    @property
-    def host(self) -> str:
-        """Path on the node."""
-
-    @property
-    def container(self) -> str:
-        """Path in the container."""
-
-    @property
-    def read_only(self) -> bool:
-        """Whether the container may not write."""
-
-
-class ResourceRules(Protocol):
-    """What a resource gives its containers."""
-
-    @property
-    def name(self) -> str:
-        """Extended resource name."""
-
-    @property
-    def access(self) -> str:
-        """Any of r, w, m."""
-
-    @property
-    def container_path(self) -> str | None:
-        """Template of a node's path in the container; None: the host's path."""
-
-    @property
-    def env(self) -> Mapping[str, str]:
-        """Templates by variable."""
-
-    @property
-    def annotations(self) -> Mapping[str, str]:
-        """Templates by key."""
-
-    @property
-    def mounts(self) -> Sequence[MountRule]:
-        """Bind mounts beside the nodes."""
-
-
-@dataclass(frozen=True, slots=True)
-class GrantedDevice:
-    """One physical device of a container: its id, its display name, the host paths of its nodes."""
-
-    id: str
-    name: str
-    paths: tuple[str, ...]
+MAX_STEPS = 500_000
+"""Devices looked at in the search for the fewest NUMA nodes: about 50 ms. It answers inside the kubelet's sync loop."""
+_SHOWN_IDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One id the kubelet may choose; several ids of one ``device`` are its replicas."""
+    """One replica the resource offers: its id, its physical device's id, and that device's NUMA node if known."""
 
     id: str
     device: str
-    numa_node: int | None
+    numa_node: int | None = None
 
 
-def natural_key(text: str) -> list[tuple[int, str]]:
-    """Return a sort key that puts ttyUSB2 before ttyUSB10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
+@dataclass(frozen=True, slots=True)
+class _Stock:
+    """What one device has to give: its free replicas, those that must be in the answer first."""
 
+    device: str
+    key: NaturalKey
+    node: int | None
+    replicas: tuple[str, ...]
+    needed: int
 
-# ---- what a container gets --------------------------------------------------------------------------------------
-
-
-def grant(rules: ResourceRules, devices: Iterable[GrantedDevice]) -> ContainerGrant:
-    """Return all a container gets for its devices, in an order that does not depend on theirs.
-
-    Raises AllocationRefusedError when two nodes would land on one path in the container.
-    """
-    chosen = sorted(devices, key=lambda one: natural_key(one.id))
-    values = _values(rules.name, chosen)
-    return ContainerGrant(
-        nodes=_nodes(rules, chosen),
-        mounts=_mounts(rules, chosen, values),
-        envs={key: expand(text, values) for key, text in rules.env.items()},
-        annotations={key: expand(text, values) for key, text in rules.annotations.items()},
-    )
-
-
-def _values(resource: str, devices: Sequence[GrantedDevice]) -> dict[str, str]:
-    ids = [device.id for device in devices]
-    paths = [path for device in devices for path in device.paths]
-    names = [_last(path) for path in paths] or [device.name for device in devices]
-    return {
-        "id": ids[0] if ids else "",
-        "ids": ",".join(ids),
-        "path": paths[0] if paths else "",
-        "paths": ",".join(paths),
-        "name": names[0] if names else "",
-        "names": ",".join(names),
-        "index": "0",
-        "resource": resource,
-    }
-
-
-def _nodes(rules: ResourceRules, devices: Sequence[GrantedDevice]) -> tuple[DeviceNodeGrant, ...]:
-    found: dict[str, DeviceNodeGrant] = {}
-    nodes = [(device, path) for device in devices for path in device.paths]
-    for index, (device, path) in enumerate(nodes):
-        inside = path
-        if rules.container_path is not None:
-            own = _values(rules.name, [GrantedDevice(device.id, device.name, (path,))])
-            inside = expand(rules.container_path, {**own, "index": str(index)})
-        other = found.get(inside)
-        if other is not None:
-            raise AllocationRefusedError(
-                f"{rules.name}: {other.host_path} and {path} would both be {inside} in the container: "
-                "put {index} or {name} into container_path"
-            )
-        found[inside] = DeviceNodeGrant(path, inside, rules.access)
-    return tuple(found.values())
-
-
-def _mounts(
-    rules: ResourceRules, devices: Sequence[GrantedDevice], values: Mapping[str, str]
-) -> tuple[MountGrant, ...]:
-    """Return each mount once a device when its paths name the device, else once."""
-    found: dict[str, MountGrant] = {}
-    for rule in rules.mounts:
-        each: list[Mapping[str, str]] = [
-            {**_values(rules.name, [one]), "index": str(index)} for index, one in enumerate(devices)
-        ]
-        for own in each or [values]:
-            mount = MountGrant(expand(rule.host, own), expand(rule.container, own), rule.read_only)
-            other = found.setdefault(mount.container_path, mount)
-            if other != mount:
-                raise AllocationRefusedError(
-                    f"{rules.name}: {other.host_path} and {mount.host_path} would both be mounted on "
-                    f"{mount.container_path}: put {{index}} or {{id}} into the mount's container path"
-                )
-    return tuple(found.values())
-
-
-def _last(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
-# ---- which devices serve best -----------------------------------------------------------------------------------
+    @property
+    def free(self) -> int:
+        return len(self.replicas)
 
 
 def preferred(
@@ -165,98 +54,179 @@ def preferred(
     available: Sequence[str],
     must_include: Sequence[str],
     size: int,
-    share: Literal["pack", "spread"],
+    share: Share,
 ) -> list[str]:
-    """Return ``size`` of the available ids, ``must_include`` among them, whatever the order of the input.
+    """Return ``size`` of the available ids, all of ``must_include`` among them, in natural order.
 
-    First come the fewest NUMA nodes, then the fewest devices (``pack``) or the most (``spread``), then natural order.
-    Raises AllocationRefusedError when the request cannot be met as it stands.
+    First the operator's word: ``pack`` takes the fewest devices, ``spread`` the most. Then the fewest NUMA nodes (a
+    device without one lies anywhere). Then pack takes the fullest devices (so that others stay whole) and spread the
+    emptiest, with their replicas as even as they go; then natural order.
+
+    Raises AllocationRefusedError when the request cannot be met: a size below zero, below ``must_include`` or above
+    what is available, an id twice, a needed id that is not available or not this resource's.
     """
     known = {one.id: one for one in candidates}
     _check(known, available, must_include, size)
-    must = [known[one] for one in must_include]
-    free = [known[one] for one in available if one in known and one not in set(must_include)]
-    chosen = must + _fill(must, _near(must, free, size), size - len(must), share)
-    return sorted((one.id for one in chosen), key=natural_key)
+    stocks = _stocks(known, available, must_include)
+    used = _packed(stocks, size) if share == "pack" else _spread(stocks, size)
+    taken = _filled(used, size) if share == "pack" else _levelled(used, size)
+    return sorted((id_ for stock, count in taken for id_ in stock.replicas[:count]), key=natural_key)
+
+
+# ---- the request ------------------------------------------------------------------------------------------------
 
 
 def _check(known: Mapping[str, Candidate], available: Sequence[str], must: Sequence[str], size: int) -> None:
-    problem = None
-    if size < 1:
-        problem = f"allocation_size {size} is not positive"
-    elif len(set(available)) != len(available) or len(set(must)) != len(must):
-        problem = "an id stands twice in the request"
-    elif missing := sorted(set(must) - set(available)):
-        problem = f"must_include {missing[:5]} is not available"
-    elif unknown := sorted(set(must) - known.keys()):
-        problem = f"must_include {unknown[:5]} is unknown"
-    elif len(must) > size:
-        problem = f"must_include has {len(must)} ids, allocation_size is {size}"
-    elif len([one for one in available if one in known]) < size:
-        problem = f"{size} devices wanted, {len([one for one in available if one in known])} known ones are available"
-    if problem is not None:
-        raise AllocationRefusedError(f"no preferred allocation: {problem}")
+    offered = {one for one in available if one in known}
+    if size < 0:
+        raise AllocationRefusedError(f"preferred allocation of {size} devices: the size must not be negative")
+    for what, ids in (("available", available), ("needed", must)):
+        if len(set(ids)) != len(ids):
+            twice = [one for one, times in Counter(ids).items() if times > 1]
+            raise AllocationRefusedError(f"preferred allocation: {what} ids given more than once: {_shown(twice)}")
+    if missing := set(must) - offered:
+        raise AllocationRefusedError(f"preferred allocation: needed ids that are not available: {_shown(missing)}")
+    if size < len(must):
+        raise AllocationRefusedError(f"preferred allocation of {size} devices: {len(must)} are needed already")
+    if size > len(offered):
+        unknown = set(available) - offered
+        more = f" (and {len(unknown)} unknown: {_shown(unknown)})" if unknown else ""
+        raise AllocationRefusedError(f"preferred allocation of {size} devices: {len(offered)} are available{more}")
 
 
-def _near(must: Sequence[Candidate], free: Sequence[Candidate], size: int) -> list[Candidate]:
-    """Return the free candidates on the fewest NUMA nodes that suffice together with those ``must`` already uses.
+def _shown(ids: Iterable[str]) -> str:
+    names = sorted(ids, key=natural_key)
+    more = f" and {len(names) - _SHOWN_IDS} more" if len(names) > _SHOWN_IDS else ""
+    return ", ".join(names[:_SHOWN_IDS]) + more
 
-    A device without a node is near to all.
+
+def _stocks(known: Mapping[str, Candidate], available: Sequence[str], must: Sequence[str]) -> list[_Stock]:
+    """Return the devices behind the available ids in natural order; ids this resource does not offer are left out."""
+    needed = set(must)
+    ids = sorted((one for one in available if one in known), key=lambda one: (one not in needed, natural_key(one)))
+    replicas: dict[str, list[str]] = {}
+    for one in ids:
+        replicas.setdefault(known[one].device, []).append(one)
+    # A device's replicas share its node; should a caller say otherwise, the lowest replica's word counts.
+    node = {device: known[min(owned, key=natural_key)].numa_node for device, owned in replicas.items()}
+    stocks = [
+        _Stock(device, natural_key(device), node[device], tuple(owned), len(needed.intersection(owned)))
+        for device, owned in replicas.items()
+    ]
+    return sorted(stocks, key=lambda one: one.key)
+
+
+# ---- pack -------------------------------------------------------------------------------------------------------
+
+
+def _packed(stocks: Sequence[_Stock], size: int) -> list[_Stock]:
+    """Return the devices to fill, in the order of filling: the needed ones, then as few others as will do."""
+    forced = [one for one in stocks if one.needed]
+    others = sorted((one for one in stocks if not one.needed), key=lambda one: (-one.free, one.key))
+    wanted = size - sum(one.free for one in forced)
+    count = _fewest(others, wanted)
+    if count == 0:
+        return forced
+    best: tuple[int, Nodes, list[_Stock]] | None = None
+    for nodes in _node_sets(forced, others):
+        if best is not None and len(nodes) > len(best[1]):
+            break
+        chosen = _best_fit([one for one in others if _within(one, nodes)], count, wanted)
+        if chosen is not None:
+            found = (sum(one.free for one in chosen), nodes, chosen)
+            best = found if best is None or found[:2] < best[:2] else best
+    return forced + (best[2] if best is not None else others[:count])
+
+
+def _fewest(others: Sequence[_Stock], wanted: int) -> int:
+    """Return how many devices, the emptiest of others first, hold ``wanted`` replicas."""
+    count = 0
+    while wanted > 0:
+        wanted -= others[count].free
+        count += 1
+    return count
+
+
+def _best_fit(pool: Sequence[_Stock], count: int, wanted: int) -> list[_Stock] | None:
+    """Return ``count`` devices of a pool sorted by free replicas, descending, that hold ``wanted``; None if none do.
+
+    All but the last are emptied whole; the last is the one with the fewest free replicas that suffices.
     """
-    used = {one.numa_node for one in must if one.numa_node is not None}
-    nodes = sorted({one.numa_node for one in free if one.numa_node is not None} - used)
-    if len(nodes) > MAX_NUMA_NODES_SEARCHED:
-        return list(free)
-    wanted = size - len(must)
-    for count in range(len(nodes) + 1):
-        best: list[Candidate] | None = None
-        for extra in combinations(nodes, count):
-            near = [one for one in free if one.numa_node is None or one.numa_node in used or one.numa_node in extra]
-            # Among as many nodes, the ones with least room left over keep the large ones whole.
-            if len(near) >= wanted and (best is None or len(near) < len(best)):
-                best = near
-        if best is not None:
-            return best
-    return list(free)
+    whole = list(pool[: count - 1])
+    rest = wanted - sum(one.free for one in whole)
+    enough = [one for one in pool[count - 1 :] if one.free >= rest]
+    if len(whole) < count - 1 or not enough:
+        return None
+    return [*whole, min(enough, key=lambda one: (one.free, one.key))]
 
 
-def _fill(
-    must: Sequence[Candidate], free: Sequence[Candidate], wanted: int, share: Literal["pack", "spread"]
-) -> list[Candidate]:
-    groups: dict[str, list[Candidate]] = {}
-    for one in sorted(free, key=lambda one: natural_key(one.id)):
-        groups.setdefault(one.device, []).append(one)
-    used = {one.device for one in must}
-    return _packed(groups, used, wanted) if share == "pack" else _spread(groups, must, wanted)
+def _filled(used: Sequence[_Stock], size: int) -> Iterator[tuple[_Stock, int]]:
+    """Yield each device with how many it gives: what is needed first, then each filled up in turn."""
+    left = size - sum(one.needed for one in used)
+    for one in used:
+        more = min(left, one.free - one.needed)
+        left -= more
+        yield one, one.needed + more
 
 
-def _packed(groups: Mapping[str, list[Candidate]], used: set[str], wanted: int) -> list[Candidate]:
-    """Take from devices already in use, then from the fullest; the last one from the smallest that suffices."""
-    chosen: list[Candidate] = []
-    left = {device: list(ids) for device, ids in groups.items()}
-    for device in sorted(used & left.keys(), key=natural_key):
-        chosen += left.pop(device)[: wanted - len(chosen)]
-    while len(chosen) < wanted:
-        need = wanted - len(chosen)
-        enough = [device for device, ids in left.items() if len(ids) >= need]
-        if enough:
-            device = min(enough, key=lambda one: (len(left[one]), natural_key(one)))
-        else:
-            device = min(left, key=lambda one: (-len(left[one]), natural_key(one)))
-        chosen += left.pop(device)[:need]
-    return chosen
+# ---- spread -----------------------------------------------------------------------------------------------------
 
 
-def _spread(groups: Mapping[str, list[Candidate]], must: Sequence[Candidate], wanted: int) -> list[Candidate]:
-    """Take one at a time from the device least used in this request."""
-    load = dict.fromkeys(groups, 0)
-    for one in must:
-        if one.device in load:
-            load[one.device] += 1
-    left = {device: list(ids) for device, ids in groups.items()}
-    chosen: list[Candidate] = []
-    while len(chosen) < wanted:
-        device = min((one for one in left if left[one]), key=lambda one: (load[one], natural_key(one)))
-        chosen.append(left[device].pop(0))
-        load[device] += 1
-    return chosen
+def _spread(stocks: Sequence[_Stock], size: int) -> list[_Stock]:
+    """Return the devices to use: the needed ones and as many others as the size allows."""
+    forced = [one for one in stocks if one.needed]
+    others = sorted((one for one in stocks if not one.needed), key=lambda one: (-one.free, one.key))
+    count = min(size - sum(one.needed for one in forced), len(others))
+    if count in (0, len(others)):
+        return forced + others[:count]
+    best: tuple[int, Nodes, list[_Stock]] | None = None
+    for nodes in _node_sets(forced, others):
+        if best is not None and len(nodes) > len(best[1]):
+            break
+        chosen = [one for one in others if _within(one, nodes)][:count]
+        if len(chosen) == count:
+            found = (-sum(one.free for one in chosen), nodes, chosen)
+            best = found if best is None or found[:2] < best[:2] else best
+    return forced + (best[2] if best is not None else others[:count])
+
+
+def _levelled(used: Sequence[_Stock], size: int) -> Iterator[tuple[_Stock, int]]:
+    """Yield each device with how many it gives, the counts as even as free replicas and needed ones let them be."""
+    levels = range(size + 1)
+    level = bisect.bisect_right(levels, size, key=lambda level: sum(_at(one, level) for one in used)) - 1
+    left = size - sum(_at(one, level) for one in used)
+    for one in sorted(used, key=lambda one: one.key):
+        more = 1 if left and _at(one, level + 1) > _at(one, level) else 0
+        left -= more
+        yield one, _at(one, level) + more
+
+
+def _at(stock: _Stock, level: int) -> int:
+    return min(max(level, stock.needed), stock.free)
+
+
+# ---- NUMA nodes -------------------------------------------------------------------------------------------------
+
+
+def _within(stock: _Stock, nodes: Nodes) -> bool:
+    return stock.node is None or stock.node in nodes
+
+
+def _node_sets(forced: Sequence[_Stock], others: Sequence[_Stock]) -> Iterator[Nodes]:
+    """Yield sets of NUMA nodes by growing size, each with all nodes of the needed devices.
+
+    Where the sets of one size are too many to look at (dozens of nodes, thousands of devices), the one of the nodes
+    with the most free replicas stands for all: still a right answer, though perhaps not one with the fewest nodes.
+    """
+    base = {one.node for one in forced if one.node is not None}
+    free: dict[int, int] = {}
+    for one in others:
+        if one.node is not None and one.node not in base:
+            free[one.node] = free.get(one.node, 0) + one.free
+    richest = sorted(free, key=lambda node: (-free[node], node))
+    steps_left = MAX_STEPS
+    # One node costs the same as none: a device without a node is no better than one with it.
+    for extra in range(0 if base or not free else 1, len(free) + 1):
+        steps_left -= math.comb(len(free), extra) * len(others)
+        sets = itertools.combinations(sorted(free), extra) if steps_left >= 0 else iter([tuple(richest[:extra])])
+        yield from (tuple(sorted(base.union(nodes))) for nodes in sets)

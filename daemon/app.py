@@ -2,9 +2,9 @@
 
 import asyncio
 import ctypes
-import fcntl
 import logging
 import os
+import resource
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,13 +17,14 @@ from devd.daemon import events as ev
 from devd.daemon.config import Config, ConfigError, load
 from devd.daemon.control_desk import ControlDesk
 from devd.daemon.endpoint import ResourceEndpoint, endpoint_directory
-from devd.daemon.errors import AlreadyRunningError, StartupError
+from devd.daemon.errors import StartupError
 from devd.daemon.health_feed import HealthFeed
 from devd.daemon.journal import WorkerJournal
 from devd.daemon.kubelet_watch import KubeletWatch
 from devd.daemon.logs import StderrHandler, set_up_logging
 from devd.daemon.options import RunOptions
 from devd.daemon.prestart import PreStartDesk
+from devd.daemon.runtime_lock import RuntimeLock
 from devd.daemon.scout_feed import SCOUT_PREFIX, ScoutFeed
 from devd.daemon.status import StatusReport
 from devd.daemon.supervisor import Listeners, Supervisor
@@ -40,6 +41,9 @@ FIRST_VERDICTS_WITHIN_S = 20.0
 WORKERS_LEAVE_WITHIN_S = 2.5
 ENDPOINTS_LEAVE_WITHIN_S = 1.5
 """Bounds of the two steps of an orderly end; together under the 5 s an end may take."""
+
+MAX_SOCKETS = 65_535
+"""Of the ZeroMQ context: one for each worker and a few of our own; libzmq's default is 1,023."""
 
 PR_SET_CHILD_SUBREAPER = 36
 """prctl(2): orphaned descendants become this process's children."""
@@ -70,43 +74,6 @@ def run(options: RunOptions) -> int:
         return EXIT_FAILED
 
 
-class RuntimeLock:
-    """The runtime directory, made, locked for this process, and removed again."""
-
-    def __init__(self, layout: RuntimeLayout) -> None:
-        self._layout = layout
-        self._fd: int | None = None
-
-    def __enter__(self) -> RuntimeLayout:
-        """Lock before anything in the directory is touched. Raises AlreadyRunningError naming the holder."""
-        root = self._layout.root
-        try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._fd = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StartupError(
-                f"runtime directory {root}: {error.strerror}; choose another with --runtime-dir"
-            ) from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._fd, 32).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._fd)
-            raise AlreadyRunningError(
-                f"another devd (pid {holder}) holds {root}: stop it, or give this one its own --runtime-dir"
-            ) from None
-        os.ftruncate(self._fd, 0)
-        os.write(self._fd, f"{os.getpid()}\n".encode())
-        self._layout.prepare()
-        return self._layout
-
-    def __exit__(self, *_exc: object) -> None:
-        """Remove what was made; the lock falls with the descriptor."""
-        self._layout.remove()
-        if self._fd is not None:
-            os.close(self._fd)
-
-
 class Daemon:
     """All parts of one running devd."""
 
@@ -121,12 +88,14 @@ class Daemon:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         # Sockets that were closed with something unsent must not hold up the end.
         self._context.setsockopt(zmq.LINGER, 0)
+        self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._changed = asyncio.Event()
 
     async def run(self) -> int:
         """Run until told to end."""
         loop = asyncio.get_running_loop()
         _become_subreaper()
+        _raise_descriptor_limit()
         self._auth = PeerAuthenticator(self._context)
         loop.add_reader(self._auth.fd, self._authenticate)
         bus = HealthSubscriber(self._context, self._layout.health)
@@ -309,3 +278,10 @@ def _become_subreaper() -> None:
     prctl: Callable[..., int] = libc.prctl
     if prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         log.warning("prctl(PR_SET_CHILD_SUBREAPER): %s", os.strerror(ctypes.get_errno()))
+
+
+def _raise_descriptor_limit() -> None:
+    """Raise the soft limit on descriptors to the hard one: each worker takes about six."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

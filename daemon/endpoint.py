@@ -126,11 +126,22 @@ class ResourceEndpoint:
             self._board.enter("serving", str(error))
             lost = True
         finally:
+            seen = self._watch.changes
             had_streams = server.plugin.streams_open > 0
             await self._end(server)
-        if had_streams:
-            await asyncio.sleep(self._timing.settle_s)
+        if had_streams or self._way.in_contact:
+            await self._settle(seen, had_streams=had_streams)
         return not lost
+
+    async def _settle(self, seen: int, *, had_streams: bool) -> None:
+        """Let the kubelet forget the client it had for the last socket; a new kubelet never knew it.
+
+        A kubelet can listen on a new socket without having died; then the streams it had are still open.
+        """
+        await self._waker.until(
+            lambda: not had_streams and self._watch.changes != seen and self._watch.kubelet is not None,
+            self._timing.settle_s,
+        )
 
     async def _serve(self) -> PluginServer | None:
         """Serve on a fresh socket; None when that has to be tried again later."""

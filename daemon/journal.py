@@ -1,109 +1,204 @@
-"""One rotating file per device: its worker's starts, verdict changes, crashes and restarts, as JSON lines.
+"""One journal file per worker: its starts, verdicts, crashes and restarts as JSON lines, bounded in size.
 
-The event loop only puts a line into a bounded queue; a thread of its own owns the files. A disk that is full, read-only
-or hung costs lines, which are counted, and nothing else. A line is written by one call, so none is half there.
+``write`` only puts a line into a bounded queue; one thread owns the directory and everything in it. A disk that is full,
+read-only or hung costs journal lines, which are counted, and nothing else.
 """
 
-import contextlib
+import errno
 import hashlib
-import json
+import logging
 import os
 import queue
 import re
+import stat
 import threading
-from datetime import UTC, datetime
+import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-FILE_BYTES = 1024 * 1024
-FILES = 3
-"""A device's journal takes FILES times FILE_BYTES at most; the oldest goes first."""
-QUEUE_LINES = 4096
-"""Lines that wait for the disk: about a megabyte."""
-LINE_BYTES = 64 * 1024
-"""Longest line; the end of a longer one's detail is cut."""
+from devd.daemon.logs import iso, plain_json
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+MAX_FILE_BYTES = 1024 * 1024
+"""A file that a line would take past this is rotated first: FILE becomes FILE.1, that becomes FILE.2."""
+FILES = 3
+"""Files a device has at most, the one being written among them: 3 MiB in all, some ten thousand verdict changes."""
+MAX_LINE_BYTES = 32 * 1024
+"""A longer line is replaced by its beginning: the tail of a worker's stderr and a traceback fit several times."""
+QUEUE_LINES = 1024
+"""Lines that may wait for the disk: four for each of 256 workers that die at once; 32 MiB at the very worst."""
+
+FILE_MODE = 0o640
+DIRECTORY_MODE = 0o750
+
+_CLEAN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_ODD = re.compile(r"[^A-Za-z0-9._-]")
+_SLUG_CHARS = 60
+
+log = logging.getLogger("devd.journal")
+
+
+@dataclass(frozen=True, slots=True)
+class JournalStatus:
+    """How the journal stands: lines lost since the start, lines waiting, and what is wrong now (empty: nothing)."""
+
+    directory: str
+    lost: int
+    waiting: int
+    error: str
 
 
 def file_name(device: str) -> str:
-    """Return the journal's file name of a device: its id made safe, with a hash where that changed it."""
-    safe = _UNSAFE.sub("_", device)
-    if safe == device and not device.startswith("."):
+    """Return a device's file name: its id where that is a plain file name, else a readable form of it and its hash.
+
+    Different devices have different names: ``~`` stands only before a hash, ``.log`` only at the end.
+    """
+    if _CLEAN_NAME.fullmatch(device):
         return f"{device}.log"
-    return f"{safe.lstrip('.')[:80]}-{hashlib.sha256(device.encode()).hexdigest()[:8]}.log"
+    digest = hashlib.sha256(device.encode("utf-8", "backslashreplace")).hexdigest()[:12]
+    return f"{_ODD.sub('_', device)[:_SLUG_CHARS].lstrip('.')}~{digest}.log"
 
 
 class WorkerJournal:
-    """Owner of the directory's files and of the thread that writes them."""
+    """Takes lines on the event loop's thread; its own thread writes them. ``close`` it at the end."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, log_dir: Path) -> None:
+        self._directory = log_dir
         self._queue: queue.Queue[tuple[str, bytes] | None] = queue.Queue(QUEUE_LINES)
-        self._lost = 0
-        self._last_error = ""
-        self._thread = threading.Thread(target=self._drain, name="journal", daemon=True)
+        # Each counter has one writer: what the queue did not take, and what the disk did not take.
+        self._dropped = 0
+        self._failed = 0
+        self._error = ""
+        self._closed = False
+        # A daemon thread: one that hangs in a dead disk must not keep the process from ending.
+        self._thread = threading.Thread(target=self._drain, name="devd-journal", daemon=True)
         self._thread.start()
 
     @property
     def lost(self) -> int:
-        """How many lines were lost since the start."""
-        return self._lost
-
-    @property
-    def last_error(self) -> str:
-        """Why the last loss happened; empty while everything is written."""
-        return self._last_error
+        """Lines lost since the start: the queue was full, the disk did not take them, or it was closed."""
+        return self._dropped + self._failed
 
     def write(self, device: str, event: str, **fields: object) -> None:
-        """Note an event; never waits, never raises."""
-        moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = json.dumps({"ts": moment, "device": device, "event": event, **fields}, default=str).encode()
-        if len(line) > LINE_BYTES:
-            line = json.dumps({"ts": moment, "device": device, "event": event, "cut": len(line)}).encode()
+        """Hand over one line for a device. Never waits and never raises; a line that cannot be kept is counted."""
+        facts = {"ts": iso(time.time()), "device": device, "event": event}
+        line = _line({**facts, **{name: one for name, one in fields.items() if name not in facts}})
         try:
-            self._queue.put_nowait((device, line + b"\n"))
+            if self._closed:
+                raise queue.Full
+            self._queue.put_nowait((file_name(device), line))
         except queue.Full:
-            self._lose(1, f"{QUEUE_LINES} lines wait already: the disk below {self._directory} does not keep up")
+            self._dropped += 1
 
-    def close(self, timeout_s: float) -> None:
-        """Write what waits, for ``timeout_s`` at most; a hung disk does not hold up the end."""
-        with contextlib.suppress(queue.Full):
-            self._queue.put(None, timeout=timeout_s)
-        self._thread.join(timeout_s)
+    def status(self) -> JournalStatus:
+        """Return how the journal stands, from memory."""
+        return JournalStatus(str(self._directory), self.lost, self._queue.qsize(), self._error)
 
-    def _lose(self, lines: int, why: str) -> None:
-        self._lost += lines
-        self._last_error = why
+    def close(self, timeout_s: float) -> bool:
+        """Take no more lines and wait, within ``timeout_s``, for those taken; the rest counts as lost.
+
+        Return whether the thread has ended. Safe to call twice.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        if not self._closed:
+            self._closed = True
+            with suppress(queue.Full):
+                self._queue.put(None, timeout=max(0.0, timeout_s))
+        self._thread.join(max(0.0, deadline_s - time.monotonic()))
+        if not self._thread.is_alive():
+            return True
+        self._abandon()
+        return False
+
+    def _abandon(self) -> None:
+        """Take back what the thread did not get to: it hangs, and whoever frees it late shall find nothing to do."""
+        with suppress(queue.Empty):
+            while True:
+                self._dropped += self._queue.get_nowait() is not None
+        with suppress(queue.Full):
+            self._queue.put_nowait(None)
+
+    # ---- the thread ----
 
     def _drain(self) -> None:
         while (item := self._queue.get()) is not None:
-            device, line = item
+            name, line = item
             try:
-                self._append(self._directory / file_name(device), line)
+                _append(self._directory / name, line)
             except OSError as error:
-                self._lose(1, f"{self._directory}: {error.strerror}")
+                self._failed += 1
+                self._note(f"{errno.errorcode.get(error.errno or 0, 'error')} ({error.strerror}): {self._directory}")
             else:
-                self._last_error = ""
+                self._note("")
 
-    def _append(self, path: Path, line: bytes) -> None:
-        self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            size = os.fstat(fd).st_size
-            written = os.write(fd, line)
-            if written < len(line):
-                # A full disk took a part of it: none is better than half.
-                os.ftruncate(fd, size)
-                raise OSError(28, "No space left on device")
-        finally:
-            os.close(fd)
-        if size + written > FILE_BYTES:
+    def _note(self, problem: str) -> None:
+        """Log the first of a row of failures, and its end."""
+        if problem and not self._error:
+            log.warning("worker journals cannot be written, their lines are lost: %s", problem)
+        elif self._error and not problem:
+            log.info("worker journals are written again; %d lines were lost", self.lost)
+        self._error = problem
+
+
+def _line(facts: dict[str, object]) -> bytes:
+    text = plain_json(facts)
+    if len(text) >= MAX_LINE_BYTES:
+        shown = {name: facts[name] for name in ("ts", "device", "event")}
+        # Each quote and backslash of the beginning is doubled once more.
+        text = plain_json({**shown, "cut": True, "beginning": text[: MAX_LINE_BYTES // 4]})
+    return text.encode("ascii") + b"\n"
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Add one line, whole or not at all. Raises OSError.
+
+    The file is opened anew each time: lines are rare, devices many, and a file that somebody removed or rotated comes
+    back. Not through a link, and only a regular file: a FIFO of that name would hold the thread for ever.
+    """
+    try:
+        fd = _opened(path)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        fd = _opened(path)
+    try:
+        size = _whole_lines(fd, path)
+        if size and size + len(line) > MAX_FILE_BYTES:
             _rotate(path)
+            os.close(fd)
+            fd = _opened(path)
+            size = 0
+        _write_whole(fd, line, size)
+    finally:
+        os.close(fd)
+
+
+def _opened(path: Path) -> int:
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return os.open(path, flags, FILE_MODE)
+
+
+def _whole_lines(fd: int, path: Path) -> int:
+    """Return the file's size, after cutting off a last line that a crash or power loss left unfinished."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if not found.st_size or os.pread(fd, 1, found.st_size - 1) == b"\n":
+        return found.st_size
+    start = max(0, found.st_size - MAX_LINE_BYTES)
+    size = start + os.pread(fd, MAX_LINE_BYTES, start).rfind(b"\n") + 1
+    os.ftruncate(fd, size)
+    return size
 
 
 def _rotate(path: Path) -> None:
     for number in range(FILES - 1, 0, -1):
-        older = path.with_name(f"{path.name}.{number}")
         newer = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
-        with contextlib.suppress(FileNotFoundError):
-            newer.replace(older)
+        with suppress(FileNotFoundError):
+            newer.replace(path.with_name(f"{path.name}.{number}"))
+
+
+def _write_whole(fd: int, line: bytes, size: int) -> None:
+    written = os.write(fd, line)
+    if written != len(line):
+        os.ftruncate(fd, size)
+        raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were taken")

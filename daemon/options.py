@@ -1,32 +1,27 @@
-"""What the command line says to ``devd run``, and the directories devd uses when it says nothing."""
+"""What ``devd run`` was told on the command line, and the defaults every command shares."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-RUNTIME_DIR = Path("/run/devd")
-STATE_DIR = Path("/var/lib/devd")
-LOG_DIR = Path("/var/log/devd")
 RUNTIME_DIR_VARIABLE = "DEVD_RUNTIME_DIR"
+DEFAULT_RUNTIME_DIR = Path("/run/devd")
+DEFAULT_STATE_DIR = Path("/var/lib/devd")
+DEFAULT_LOG_DIR = Path("/var/log/devd")
 
 LogFormat = Literal["auto", "json", "text"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Options of ``devd run``. ``kubelet_dir`` and ``registry_dir`` override the configuration's."""
+    """The command line of ``devd run``. A directory that is None is taken from the configuration."""
 
     config: Path
-    kubelet_dir: Path | None
-    registry_dir: Path | None
-    runtime_dir: Path
-    state_dir: Path
-    log_dir: Path
+    kubelet_dir: Path | None = None
+    registry_dir: Path | None = None
+    runtime_dir: Path = DEFAULT_RUNTIME_DIR
+    state_dir: Path = DEFAULT_STATE_DIR
+    log_dir: Path = DEFAULT_LOG_DIR
     log_format: LogFormat = "auto"
-    log_level: str = "info"
-
-
-def default_runtime_dir() -> Path:
-    """Return the runtime directory named by the environment, or the system's."""
-    return Path(os.environ.get(RUNTIME_DIR_VARIABLE) or RUNTIME_DIR)
+    log_level: LogLevel = "info"

@@ -60,6 +60,8 @@ class WatcherRegistration:
     """Keeps one resource registered through the kubelet's plugin watcher."""
 
     mode: Mode = "watcher"
+    in_contact = False
+    """Nothing to wait for between two sockets: the kubelet lets go of the old file before it asks at the new one."""
 
     def __init__(self, resource: str, board: StatusBoard, waker: Waker, timing: Timing) -> None:
         self._resource = resource

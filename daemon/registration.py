@@ -86,6 +86,8 @@ class SocketRegistration:
         self._timing = timing
         self._backoff = Backoff(timing)
         self._kubelet: FileIdentity | None = None
+        self.in_contact = False
+        """Whether the kubelet may hold, or be about to make, a client for the socket that ``hold`` was given last."""
         self._doubtful = False
         """A Register of ours went unanswered: the kubelet may take it up yet, beside the next one."""
 
@@ -95,6 +97,7 @@ class SocketRegistration:
 
     async def hold(self, server: PluginServer) -> None:
         """Register the serving plugin and stay until its socket has to be made anew."""
+        self.in_contact = False
         await server.check(self._timing.self_check_s)
         # A socket that the kubelet ever opened a stream on is never registered again.
         while not server.lost and not server.plugin.streams_opened:
@@ -115,6 +118,7 @@ class SocketRegistration:
             register(self._watch.directory, server.path.name, self._resource, self._timing.register_s)
         )
         attempt.add_done_callback(lambda _: self._waker.wake())
+        self.in_contact = True
         try:
             over = partial(self._attempt_over, attempt, server)
             if not await self._waker.until(over, SHORT_S):
@@ -143,7 +147,9 @@ class SocketRegistration:
             )
         else:
             self._board.enter("registering", str(error))
-        self._doubtful |= isinstance(error, KubeletSilentError)
+        silent = isinstance(error, KubeletSilentError)
+        self._doubtful |= silent
+        self.in_contact = silent or self._doubtful
         pause_s = self._timing.refused_s if error.permanent else self._backoff.next_s()
         plugin = server.plugin
         await self._waker.until(lambda: plugin.streams_opened > 0 or server.lost or self._kubelet_is_new(), pause_s)

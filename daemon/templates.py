@@ -1,39 +1,86 @@
-"""The little language of env, mount, annotation and path templates: ``{name}`` and the doubled braces, nothing else."""
+"""The templates of env, annotations, mounts and container_path: ``{name}`` and nothing cleverer. Pure.
+
+``{{`` and ``}}`` stand for the braces themselves. A placeholder that is not known is an error, never left as it is.
+"""
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
-PLACEHOLDERS: dict[str, str] = {
-    "id": "id of the first device of the container",
-    "ids": "ids of all devices, sorted, joined by commas",
-    "path": "host path of the first device's first node",
-    "paths": "host paths of all nodes of all devices, in the devices' order, joined by commas",
-    "name": "last part of that path (the id, for a device without a node)",
-    "names": "last parts of all those paths, joined by commas",
-    "index": "position among the container's devices, from 0 (the node's position, in container_path)",
-    "resource": "the resource's name",
-}
-"""Placeholder -> what it stands for. In ``container_path`` and ``mounts``, each device (or node) stands for itself."""
+PLACEHOLDERS: Mapping[str, str] = MappingProxyType(
+    {
+        "id": "the device's id; the first one's where a text is made once for several devices",
+        "ids": "the ids of all devices the container gets, separated by commas",
+        "path": "the device's node; the first one's where it has several",
+        "paths": "all nodes of all devices the container gets, separated by commas",
+        "name": "the last part of the device's node",
+        "names": "the names of all devices the container gets, separated by commas",
+        "index": "the device's position among those the container gets, from 0, in natural order",
+        "resource": "the resource's name, domain/name",
+    }
+)
+"""Every placeholder and what it stands for."""
 
-_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+PER_DEVICE = frozenset({"id", "path", "name", "index"})
+"""Those that differ between the devices of one container."""
+
+_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
+_SHOWN_CHARS = 40
+
+Piece = tuple[str, str]
+"""(literal text, "") or ("", placeholder)."""
+
+
+class TemplateError(ValueError):
+    """Raised when a text is not a template: an unknown placeholder or a single brace."""
 
 
 def check_template(text: str) -> str | None:
-    """Return what is wrong with a template, or None."""
-    for match in _TOKEN.finditer(text):
-        token, name = match.group(0), match.group(1)
-        if name is not None and name not in PLACEHOLDERS:
-            return f"unknown placeholder {token}: known are {', '.join('{' + one + '}' for one in PLACEHOLDERS)}"
-        if token in ("{", "}"):
-            return f"a single {token}: write {token * 2} for the character itself"
+    """Return what is wrong with a template, in one line, or None."""
+    try:
+        _parse(text)
+    except TemplateError as error:
+        return str(error)
     return None
 
 
-def expand(text: str, values: Mapping[str, str]) -> str:
-    """Return a checked template with its placeholders filled in. Raises KeyError for one that has no value."""
+def placeholders(text: str) -> frozenset[str]:
+    """Return the placeholders a template uses. Raises TemplateError."""
+    return frozenset(name for _, name in _parse(text) if name)
 
-    def one(match: re.Match[str]) -> str:
-        name = match.group(1)
-        return match.group(0)[0] if name is None else values[name]
 
-    return _TOKEN.sub(one, text)
+def render(text: str, values: Mapping[str, str]) -> str:
+    """Return a template with its placeholders replaced; a value's own braces stay as they are.
+
+    Raises TemplateError for a text that is no template, and for a known placeholder that ``values`` lacks.
+    """
+    return "".join(_value(name, values) if name else literal for literal, name in _parse(text))
+
+
+def _value(name: str, values: Mapping[str, str]) -> str:
+    if name not in values:
+        raise TemplateError(f"placeholder {{{name}}} has no value here; these have: {_listed(values)}")
+    return values[name]
+
+
+@lru_cache(maxsize=256)
+def _parse(text: str) -> tuple[Piece, ...]:
+    return tuple(_piece(found) for found in _PIECE.finditer(text))
+
+
+def _piece(found: re.Match[str]) -> Piece:
+    token, name = found[0], found[1]
+    if name is not None:
+        if name not in PLACEHOLDERS:
+            raise TemplateError(f"unknown placeholder {{{name[:_SHOWN_CHARS]}}}; allowed: {_listed(PLACEHOLDERS)}")
+        return "", name
+    if token in {"{{", "}}"}:
+        return token[0], ""
+    if token in {"{", "}"}:
+        raise TemplateError(f"single {token!r} at character {found.start() + 1}; a brace itself is written {token * 2}")
+    return token, ""
+
+
+def _listed(names: Mapping[str, str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in PLACEHOLDERS if name in names)

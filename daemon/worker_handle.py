@@ -1,6 +1,7 @@
 """All the front holds for one incarnation of a worker: gate, stderr, pidfd, command channel. One owner, one release."""
 
 import os
+import select
 import signal
 from asyncio import AbstractEventLoop
 from collections import deque
@@ -81,7 +82,7 @@ class WorkerHandle:
     def open(self, context: zmq.Context[zmq.Socket[bytes]], zap_domain: bytes) -> tuple[int, int]:
         """Make channel and pipes; return the worker's ends: the gate's read end and stderr's write end.
 
-        Raises OSError or zmq.ZMQError when the node is out of descriptors; what was made so far is released by close.
+        Raises OSError or EndpointError when the node is out of descriptors; what was made so far is released by close.
         """
         self._command = CommandServer(context, self.socket_path, zap_domain)
         stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
@@ -114,6 +115,15 @@ class WorkerHandle:
             ended()
 
         self._loop.add_reader(pidfd, readable)
+
+    @property
+    def over(self) -> bool:
+        """True once the process has ended, reaped or not."""
+        if self._pidfd is None:
+            return False
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def open_gate(self) -> None:
         """Let the worker begin: its pid is known to whoever checks it."""

@@ -5,9 +5,9 @@ and its process group is empty; while there is no fork server its workers are th
 subreaper) and it does the same itself.
 """
 
-import errno
 import logging
 import os
+import resource
 from asyncio import AbstractEventLoop
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,11 +18,16 @@ import zmq
 from devd.daemon.fork_client import ForkClient, ForkEvents, describe_end, describe_status
 from devd.daemon.worker_handle import WorkerHandle
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
+from devd.ipc.errors import EndpointError
 from devd.ipc.identity import PeerAuthenticator
 from devd.ipc.messages import ChildExit, Hello, Listing, ProbeNow, Reset, ResetDone, Stop, WorkerSpec
 
 GROUP_POLL_S = 0.05
 """How often an orphaned process group is looked at until it is empty; only while the fork server is away."""
+
+DESCRIPTOR_RESERVE = 64
+"""Descriptors kept for the kubelet, the logs and connections: libzmq aborts the process when accept(2) finds none."""
+OUT_OF_DESCRIPTORS = "the daemon is short of file descriptors: raise its limit (ulimit -n, LimitNOFILE=)"
 
 log = logging.getLogger("devd.workforce")
 
@@ -94,13 +99,16 @@ class Workforce:
     def spawn(self, device: str, spec: WorkerSpec) -> None:
         """Order a worker; its spec names the endpoint ``socket_for_next`` gave."""
         self._sockets_made += 1
+        if _descriptors_open() + DESCRIPTOR_RESERVE > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            self._loop.call_soon(self._owner.spawn_failed, device, spec.incarnation, OUT_OF_DESCRIPTORS)
+            return
         handle = WorkerHandle(self._loop, device, spec.incarnation, self._layout.command(self._sockets_made))
         self._handles[device] = handle
         try:
             gate_fd, stderr_fd = handle.open(self._context, b"command:" + device.encode())
-        except (OSError, zmq.ZMQError) as error:
+        except (OSError, EndpointError) as error:
             self._release(handle)
-            reason = f"{errno.errorcode.get(error.errno or 0, 'error')}: {error}"
+            reason = str(error)
             self._loop.call_soon(self._owner.spawn_failed, device, spec.incarnation, reason)
             return
         if handle.command is not None:
@@ -167,17 +175,19 @@ class Workforce:
             self._collect(handle, "")
 
     def _collect(self, handle: WorkerHandle, detail: str) -> None:
-        """Reap a worker that the fork server left to us, then wait until its process group is empty."""
+        """Reap a dead worker that the fork server left to us, then wait until its process group is empty."""
         pid = handle.pid
-        if pid is None or self._by_pid.get(pid) is not handle:
+        if pid is None or self._by_pid.get(pid) is not handle or not handle.over:
             return
         # Before the zombie is reaped it pins the group's id: nobody else can be hit.
-        group_left = _kill_group(pid)
+        left = _kill_group(pid)
         with suppress(ChildProcessError):
             done, status = os.waitpid(pid, os.WNOHANG)
-            detail = describe_status(status) if done else detail
-            group_left = _kill_group(pid)
-        if group_left:
+            if done:
+                detail = describe_status(status)
+                left = _kill_group(pid)
+        # A zombie counts as left: one that is not our child yet becomes it when the fork server's end is complete.
+        if left:
             self._loop.call_later(GROUP_POLL_S, self._collect, handle, detail)
             return
         self._ended(handle, detail or "ended while the fork server was away", {})
@@ -191,8 +201,7 @@ class Workforce:
         """Take over the wait for each worker whose end the fork server did not tell any more."""
         del reason
         for handle in list(self._by_pid.values()):
-            if handle.pid is not None and _is_over(handle.pid):
-                self._collect(handle, "")
+            self._collect(handle, "")
 
     def reap(self) -> None:
         """Collect dead children (SIGCHLD): the fork server, workers it left behind, orphans of probes' commands."""
@@ -229,6 +238,11 @@ class Workforce:
         self._orders.clear()
 
 
+def _descriptors_open() -> int:
+    """Return how many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count is all that is wanted
+
+
 def _kill_group(pid: int) -> bool:
     """SIGKILL a process group; return whether anything of it is left."""
     try:
@@ -245,11 +259,3 @@ def _next_dead_child() -> int | None:
     except ChildProcessError:
         return None
     return done.si_pid if done is not None else None
-
-
-def _is_over(pid: int) -> bool:
-    """Return whether a child of ours is a zombie or gone, without reaping it."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from devd.daemon.cli import ask, local
-from devd.daemon.options import LOG_DIR, STATE_DIR, default_runtime_dir
+import os
+from devd.daemon.options import DEFAULT_LOG_DIR as LOG_DIR, DEFAULT_STATE_DIR as STATE_DIR, DEFAULT_RUNTIME_DIR, RUNTIME_DIR_VARIABLE
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -81,7 +82,7 @@ def _add_runtime_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime-dir",
         type=Path,
-        default=default_runtime_dir(),
+        default=Path(os.environ.get(RUNTIME_DIR_VARIABLE) or DEFAULT_RUNTIME_DIR),
         metavar="DIR",
         help="where the daemon's sockets are; default: %(default)s, or DEVD_RUNTIME_DIR",
     )

@@ -62,13 +62,8 @@ def parse(text: str) -> Document:
     """Return the values of a YAML text; raises nothing, whatever the text."""
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         return _refuse(0, f"the file is larger than {MAX_BYTES} bytes")
-    loader = _BoundedLoader(text)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return _refuse(1, "the file is empty: resources are needed")
-        reader = _Reader()
-        data, root = reader.read(node, (), _line(node), 0)
+        return _read(text)
     except _BoundsError as error:
         return _refuse(error.line, str(error))
     except yaml.MarkedYAMLError as error:
@@ -78,11 +73,22 @@ def parse(text: str) -> Document:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         return _refuse(line, f"not YAML: character #x{_number(error.character):04x} is not allowed")
+
+
+def _read(text: str) -> Document:
+    """Return the values of a YAML text. Raises YAMLError or _BoundsError."""
+    loader = _BoundedLoader(text)
+    try:
+        node = loader.get_single_node()
     except ValueError as error:
         # PyYAML's scanner passes on what chr() says to an escape beyond Unicode.
-        return _refuse(loader.line + 1, f"not YAML: {error}")
+        raise _BoundsError(loader.line + 1, f"not YAML: {error}") from error
     finally:
         loader.dispose()
+    if node is None:
+        return _refuse(1, "the file is empty: resources are needed")
+    reader = _Reader()
+    data, root = reader.read(node, (), _line(node), 0)
     return Document(data, root, tuple(reader.problems))
 
 
@@ -128,6 +134,8 @@ class _Reader:
             return self._map(node, path, key_line, depth)
         if isinstance(node, yaml.SequenceNode):
             return self._list(node, path, key_line, depth)
+        if not isinstance(node, yaml.ScalarNode):
+            raise TypeError(f"PyYAML knows no node like {type(node).__name__}")
         return self._scalar(node, path), Place(key_line, _line(node), _found(node), scalar=True)
 
     def _map(self, node: yaml.MappingNode, path: KeyPath, key_line: int, depth: int) -> tuple[object, Place]:
@@ -182,7 +190,7 @@ class _Reader:
         self._report(node, (*path, "<<"), _found(node), "a map or a list of maps", "only maps can be merged")
         return entries
 
-    def _scalar(self, node: yaml.Node, path: KeyPath) -> object:
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> object:
         self._check_text(node, path)
         text: str = node.value
         if node.tag in _TEXT_TAGS or (node.tag != f"{_YAML}null" and len(text) > _MAX_NUMBER_CHARS):

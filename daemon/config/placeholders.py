@@ -4,18 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-CONTAINER_FIELDS: Mapping[str, str] = MappingProxyType(
-    {
-        "id": "id of the container's first device of the resource",
-        "ids": "ids of all its devices of the resource, joined by commas",
-        "path": "path of the first device's first node",
-        "paths": "paths of all nodes of all its devices, joined by commas",
-        "name": "last part of the first device's path",
-        "names": "last parts of all devices' paths, joined by commas",
-        "index": "position among the container's devices of the resource, sorted by id, from 0",
-        "resource": "the resource's name",
-    }
-)
+from devd.daemon.templates import PLACEHOLDERS
+
+CONTAINER_FIELDS: Mapping[str, str] = PLACEHOLDERS
 """For what a container gets: env, annotations, mounts, container_path."""
 COMMAND_FIELDS: Mapping[str, str] = MappingProxyType(
     {

@@ -19,6 +19,8 @@ Check = Callable[[Any], object]
 ERROR_TYPE = "devd_rule"
 """Marks pydantic's errors that carry our own message and what is allowed."""
 
+BOUNDS_KEY = "$comment"
+"""Where a schema keeps bounds that JSON Schema has no word for; ``schema`` puts them into the description."""
 DURATION_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,6})?(ms|s|m|h)$"
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h)")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -50,7 +52,7 @@ def refused(message: str, allowed: str) -> PydanticCustomError:
 
 
 def meant(word: str, known: Sequence[str]) -> str:
-    """Return " (did you mean X?)" behind a misspelt word, or nothing."""
+    """Return ", did you mean X?" behind a misspelt word, or nothing."""
     close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f", did you mean {close[0]}?" if close else ""
 
@@ -84,7 +86,12 @@ def duration(least: str, most: str) -> Rule:
             raise refused(f"too {'short' if seconds < least_s else 'long'}", allowed)
         return seconds
 
-    return Rule("duration", f"{least} to {most}", check, {"type": "string", "pattern": DURATION_PATTERN})
+    return Rule(
+        "duration",
+        f"{least} to {most}",
+        check,
+        {"type": "string", "pattern": DURATION_PATTERN, BOUNDS_KEY: f"{least} to {most}"},
+    )
 
 
 def seconds_of(value: object) -> float | None:
@@ -139,7 +146,7 @@ def flag() -> Rule:
     return Rule("boolean", "`true`, `false`", check, {"type": "boolean"})
 
 
-def text(allowed: str, pattern: str, kind: str = "text", *, most_chars: int = 4096, message: str = "") -> Rule:
+def text(allowed: str, pattern: str, kind: str = "text", *, most_chars: int = 4096) -> Rule:
     """Texts that fit a regular expression as a whole (a plain one: JSON Schema gets it as well)."""
     compiled = re.compile(pattern, re.DOTALL)
 
@@ -148,7 +155,7 @@ def text(allowed: str, pattern: str, kind: str = "text", *, most_chars: int = 40
         if len(found) > most_chars:
             raise refused(f"longer than {most_chars} characters", allowed)
         if not compiled.fullmatch(found):
-            raise refused(message or f"not {allowed}", allowed)
+            raise refused(f"not a valid {kind}", allowed)
         return found
 
     schema: dict[str, object] = {"type": "string", "maxLength": most_chars}
@@ -173,6 +180,25 @@ class OneOrMore:
         """Allow the value beside the list of them."""
         many = handler(schema)
         return {"anyOf": [many["items"], many]}
+
+
+class Given:
+    """In front of an optional value's type: its key may be left out, but not be left empty."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Refuse null before the value's own check."""
+        return core_schema.no_info_before_validator_function(_given, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Take null out of the type."""
+        whole_schema = handler(schema)
+        return dict(next(one for one in whole_schema["anyOf"] if one != {"type": "null"}))
+
+
+def _given(value: object) -> object:
+    if value is None:
+        raise refused("a value is missing", "a value, or the key left out")
+    return value
 
 
 def _listed(value: object) -> object:

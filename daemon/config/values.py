@@ -26,33 +26,26 @@ _RANGE_ENDS = 2
 
 
 def _resource_name() -> Rule:
-    allowed = f"DOMAIN/NAME, like example.com/serial, without kubernetes.io/ or the prefix requests., NAME at most {MAX_NAME_CHARS} characters"
+    allowed = "DOMAIN/NAME like example.com/serial, without kubernetes.io/ or requests."
 
     def check(value: str) -> str:
-        fault = _resource_name_fault(value)
-        if fault:
-            raise refused(fault, allowed)
+        prefix, _, name = value.partition("/")
+        demands = (
+            (value.count("/") == 1, "a resource's name has exactly one slash"),
+            ("kubernetes.io/" not in value, "kubernetes.io/ is kept for Kubernetes itself"),
+            (not value.startswith("requests."), "the prefix requests. is kept for quotas"),
+            (len(prefix) <= MAX_PREFIX_CHARS, f"more than {MAX_PREFIX_CHARS} characters before the slash"),
+            (len(name) <= MAX_NAME_CHARS, f"more than {MAX_NAME_CHARS} characters behind the slash"),
+            (re.fullmatch(_PREFIX, prefix), "before the slash a DNS name in lower case is needed"),
+            (re.fullmatch(_NAME, name), "behind the slash letters and digits are needed, and - _ . between them"),
+        )
+        for met, message in demands:
+            if not met:
+                raise refused(message, allowed)
         return value
 
     guard = rf"(?!requests\.)(?!.*kubernetes\.io/)(?=[^/]{{1,{MAX_PREFIX_CHARS}}}/[^/]{{1,{MAX_NAME_CHARS}}}$)"
     return custom("resource name", allowed, check, {"pattern": rf"^{guard}{_PREFIX}/{_NAME}$"})
-
-
-def _resource_name_fault(value: str) -> str:
-    prefix, slash, name = value.partition("/")
-    if not slash or "/" in name:
-        return "a resource's name has exactly one slash"
-    if "kubernetes.io/" in value:
-        return "kubernetes.io/ is kept for Kubernetes itself"
-    if value.startswith("requests."):
-        return "the prefix requests. is kept for quotas"
-    if len(prefix) > MAX_PREFIX_CHARS or len(name) > MAX_NAME_CHARS:
-        return f"too long: {MAX_PREFIX_CHARS} characters may stand before the slash, {MAX_NAME_CHARS} behind it"
-    if not re.fullmatch(_PREFIX, prefix):
-        return "before the slash a DNS name in lower case is needed"
-    if not re.fullmatch(_NAME, name):
-        return "behind the slash letters, digits, and - _ . between them are needed"
-    return ""
 
 
 def _access() -> Rule:

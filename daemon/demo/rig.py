@@ -112,6 +112,12 @@ class Rig:
         """Return ``devd status``. Raises IpcError when devd does not answer."""
         return dict(control_call(self.layout.control, ControlRequest("status"), STATUS_WITHIN_S).data)
 
+    def order(self, verb: str, device: str) -> None:
+        """Give devd an order about a device. Raises IpcError, or RuntimeError with devd's refusal."""
+        reply = control_call(self.layout.control, ControlRequest(verb, {"device": device}), STATUS_WITHIN_S)
+        if not reply.ok:
+            raise RuntimeError(reply.error)
+
     def device(self, device: str) -> dict[str, Any]:
         """Return one device of the status. Raises LookupError."""
         for one in self.status()["devices"]:

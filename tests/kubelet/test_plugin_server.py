@@ -16,7 +16,10 @@ from devd.daemon.plugin_server import _hidden, clear_stale_socket, serve_plugin,
 from devd.proto.gen import deviceplugin_pb2 as pb
 from tests.kubelet.endpoint_support import LOG, MemoryView, descriptors, eventually, served
 
-LISTENER = "import signal,socket,sys; s=socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print(flush=True); signal.pause()"
+LISTENER = (
+    "import signal, socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); "
+    "print(flush=True); signal.pause()"
+)
 
 
 def stale(path: Path) -> None:

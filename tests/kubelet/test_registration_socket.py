@@ -3,11 +3,13 @@
 import asyncio
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from devd.daemon.demo.kubelet import StubKubelet
+from devd.daemon.endpoint import ResourceEndpoint
 from devd.daemon.endpoint_state import Timing
 from devd.daemon.errors import AlreadyRunningError, StartupError
 from devd.daemon.plugin_server import socket_path
@@ -27,6 +29,16 @@ from tests.kubelet.endpoint_support import (
 
 BACK_S = 3.0
 """How soon every device must be back after a kubelet's restart: well under 1 s is usual, this is for a busy machine."""
+
+
+def registered(ours: ResourceEndpoint, number: int) -> bool:
+    """Return whether that many registrations were accepted, and the last one stands."""
+    return ours.status.registrations == number and ours.status.state == "registered"
+
+
+def taken_in(stub: StubKubelet, view: MemoryView, number: int) -> bool:
+    """Return whether the kubelet has taken in that many registrations."""
+    return len(stub.resources[view.name].registered_at_s) >= number
 
 
 async def counted(stub: StubKubelet, view: MemoryView, what: str, timeout_s: float = DEADLINE_S) -> float:
@@ -163,10 +175,27 @@ def test_own_socket_lost_while_the_kubelet_lives(tmp_path: Path) -> None:
         async with kubelet(paths) as stub, endpoint(view, paths) as ours:
             for number in range(5):
                 await counted(stub, view, f"devices, round {number}")
+                await eventually(partial(registered, ours, number + 1), f"registration {number + 1}")
                 ours.status.socket.unlink()
                 await stub.wait_for(lambda: not healthy(stub, view), DEADLINE_S, "the old stream was ended")
             await counted(stub, view, "devices at the end")
-            await eventually(lambda: ours.status.registrations == 6, "six registrations")
+            await eventually(partial(registered, ours, 6), "six registrations")
+
+    asyncio.run(scene())
+
+
+def test_own_socket_lost_while_registering(tmp_path: Path) -> None:
+    """Our socket goes the moment the kubelet took us in, the answer maybe still on its way: no trap, it heals."""
+    paths, view = make_paths(tmp_path), MemoryView()
+
+    async def scene() -> None:
+        async with kubelet(paths) as stub, endpoint(view, paths, Timing(backoff_max_s=0.1)) as ours:
+            await counted(stub, view, "first list")
+            for number in range(10):
+                ours.status.socket.unlink()
+                taken = partial(taken_in, stub, view, len(stub.resources[view.name].registered_at_s) + 1)
+                await stub.wait_for(taken, DEADLINE_S, f"round {number}")
+            await counted(stub, view, "devices at the end")
 
     asyncio.run(scene())
 

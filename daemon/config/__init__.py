@@ -1,0 +1,24 @@
+"""The configuration file: read, checked as a whole, described. Nothing here touches a device."""
+
+from devd.daemon.config.errors import ConfigError, Problem
+from devd.daemon.config.loader import load, load_text
+from devd.daemon.config.model import Config, Discovery, Kubelet, Mount, Resource, Restart
+from devd.daemon.config.probes import Probe
+from devd.daemon.config.resets import Reset
+from devd.daemon.config.schema import json_schema
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Discovery",
+    "Kubelet",
+    "Mount",
+    "Probe",
+    "Problem",
+    "Reset",
+    "Resource",
+    "Restart",
+    "json_schema",
+    "load",
+    "load_text",
+]

@@ -1,0 +1,147 @@
+"""What no value can tell by itself: checks of several values together.
+
+They work on the raw values, beside the models, so that one wrong value anywhere does not keep these problems back.
+Whatever has not the shape it should have is passed over here: the models report it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from devd.daemon.config import placeholders
+from devd.daemon.config.document import Place
+from devd.daemon.config.errors import KeyPath, Problem
+from devd.daemon.config.match import MAX_SIMULATED, SimMatch
+from devd.daemon.config.model import Restart
+from devd.daemon.config.rules import duration_text, seconds_of
+from devd.daemon.config.translate import problem_at
+
+_TESTS = ("equals", "matches", "range")
+_DEVICE_COUNTS = range(1, MAX_SIMULATED + 1)
+
+Map = Mapping[str, object]
+
+
+def check(data: object, root: Place) -> list[Problem]:
+    """Return the problems of values that do not go together."""
+    found: list[Problem] = []
+    names: dict[str, KeyPath] = {}
+    ids: dict[str, KeyPath] = {}
+    for index, resource in _maps(_map(data).get("resources")):
+        path: KeyPath = ("resources", index)
+        found += _duplicate(root, names, resource.get("name"), (*path, "name"), "resource name")
+        found += _resource(root, resource, path)
+        if resource.get("driver") == "sim":
+            found += _simulated(root, resource, path, ids)
+    return found
+
+
+def _resource(root: Place, resource: Map, path: KeyPath) -> Iterator[Problem]:
+    probe, reset = _map(resource.get("probe")), _map(resource.get("reset"))
+    if probe.get("kind") == "sysfs":
+        yield from _exactly_one(root, probe, (*path, "probe"), _TESTS)
+    if probe.get("kind") == "sim":
+        yield from _script(root, probe.get("script"), (*path, "probe", "script"))
+    for section, key in ((probe, "probe"), (reset, "reset")):
+        if section.get("kind") == "exec":
+            yield from _program(root, section.get("command"), (*path, key, "command"))
+    yield from _backoff(root, _map(resource.get("restart")), (*path, "restart"))
+
+
+def _simulated(root: Place, resource: Map, path: KeyPath, ids: dict[str, KeyPath]) -> Iterator[Problem]:
+    match = _map(resource.get("match"))
+    where: KeyPath = (*path, "match")
+    if isinstance(resource.get("match"), Mapping):
+        yield from _exactly_one(root, match, where, ("count", "devices"))
+    if match.get("prefix") is not None and match.get("count") is None:
+        yield problem_at(root, (*where, "prefix"), "this key goes with count only")
+    yield from _sim_ids(root, match, where, ids)
+    for index, device in _maps(match.get("devices")):
+        yield from _script(root, device.get("script"), (*where, "devices", index, "script"))
+    yield from _attribute_without_node(root, _map(resource.get("reset")), match, (*path, "reset", "attribute"))
+
+
+def _sim_ids(root: Place, match: Map, where: KeyPath, ids: dict[str, KeyPath]) -> Iterator[Problem]:
+    """Ids are unique across all resources: the kubelet finds a pod by the id alone."""
+    for index, device in _maps(match.get("devices")):
+        yield from _duplicate(root, ids, device.get("name"), (*where, "devices", index, "name"), "device id")
+    count, prefix = match.get("count"), match.get("prefix", SimMatch.model_fields["prefix"].default)
+    if type(count) is int and count in _DEVICE_COUNTS and isinstance(prefix, str):
+        path = (*where, "prefix" if "prefix" in match else "count")
+        taken = [name for name in (f"{prefix}{number}" for number in range(count)) if name in ids]
+        if taken:
+            yield from _duplicate(root, ids, taken[0], path, "device id")
+        for number in range(count):
+            ids.setdefault(f"{prefix}{number}", path)
+
+
+def _duplicate(root: Place, seen: dict[str, KeyPath], name: object, path: KeyPath, what: str) -> Iterator[Problem]:
+    if not isinstance(name, str):
+        return
+    first = seen.setdefault(name, path)
+    if first != path:
+        place = root.at(first)
+        line = place.shown_line if place is not None else 1
+        yield problem_at(root, path, f"the {what} {name} is given twice, first on line {line}", "each once")
+
+
+def _exactly_one(root: Place, section: Map, path: KeyPath, keys: Sequence[str]) -> Iterator[Problem]:
+    given = [key for key in keys if section.get(key) is not None]
+    if len(given) == 1:
+        return
+    wanted = f"exactly one of {', '.join(keys)}"
+    found = ", ".join(given) or "none of them"
+    # With too many the line of the last one is shown, with none that of the section.
+    place = root.at((*path, given[-1])) if given else None
+    problem = problem_at(root, path, f"{wanted} is needed", wanted, found)
+    yield (
+        problem
+        if place is None
+        else Problem(place.key_line, problem.key, problem.found, problem.allowed, problem.message)
+    )
+
+
+def _program(root: Place, command: object, path: KeyPath) -> Iterator[Problem]:
+    if isinstance(command, list) and command and isinstance(command[0], str) and not command[0].startswith("/"):
+        message = "the program must be an absolute path: no shell and no PATH is searched"
+        yield problem_at(root, (*path, 0), message, "an absolute path")
+
+
+def _script(root: Place, script: object, path: KeyPath) -> Iterator[Problem]:
+    steps = script if isinstance(script, list) else []
+    for index, step in _maps(steps):
+        if step.get("for") is None and index + 1 < len(steps):
+            message = "a step without for lasts for ever: the steps behind it never come"
+            yield problem_at(root, (*path, index), message, "for in every step but the last")
+
+
+def _backoff(root: Place, restart: Map, path: KeyPath) -> Iterator[Problem]:
+    defaults = Restart()
+    first_s = seconds_of(restart["backoff"]) if "backoff" in restart else defaults.backoff_s
+    most_s = seconds_of(restart["backoff_max"]) if "backoff_max" in restart else defaults.backoff_max_s
+    if first_s is not None and most_s is not None and first_s > most_s:
+        key = "backoff_max" if "backoff_max" in restart else "backoff"
+        allowed = f"backoff ({duration_text(first_s)}) at most backoff_max ({duration_text(most_s)})"
+        yield problem_at(root, (*path, key), "the first pause is longer than the longest one", allowed)
+
+
+def _attribute_without_node(root: Place, reset: Map, match: Map, path: KeyPath) -> Iterator[Problem]:
+    """Refuse attributes that need a node where devices have none: simulated ones without a path."""
+    attribute = reset.get("attribute")
+    if reset.get("kind") != "sysfs" or not isinstance(attribute, str):
+        return
+    devices = [device for _, device in _maps(match.get("devices"))]
+    if devices and all(device.get("path") is not None for device in devices):
+        return
+    if not attribute.startswith("/") or placeholders.used(attribute) & {"major", "minor"}:
+        message = "simulated devices without a path have no directory in sysfs"
+        yield problem_at(root, path, message, "an absolute path without {major} and {minor}, or a path for each device")
+
+
+def _map(value: object) -> Map:
+    return value if isinstance(value, dict) else {}
+
+
+def _maps(value: object) -> Iterator[tuple[int, Map]]:
+    """Yield the entries of a list that are maps, with their positions."""
+    for index, one in enumerate(value if isinstance(value, list) else []):
+        if isinstance(one, dict):
+            yield index, one

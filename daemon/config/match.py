@@ -1,0 +1,77 @@
+"""Which devices a resource offers: the selectors of each driver, and the scripts of simulated devices."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from devd.daemon.config.rules import Given, OneOrMore, choice, duration, whole
+from devd.daemon.config.section import Section, exactly_one
+from devd.daemon.config.values import AbsolutePath, DeviceName, DevicePrefix, Glob, Text
+
+DEEDS = ("pass", "fail", "hang", "slow", "crash", "exit", "segv", "exception", "flood")
+MAX_SIMULATED = 4096
+
+Deed = Literal["pass", "fail", "hang", "slow", "crash", "exit", "segv", "exception", "flood"]
+
+
+class NodeMatch(Section):
+    """Driver `node`: every device node that a glob matches is one device."""
+
+    path: Annotated[tuple[Glob, ...], Field(min_length=1), OneOrMore()] = Field(
+        description="Glob or list of globs of the device nodes. Nothing has to be there yet: what appears later is "
+        "noticed within a second. Two paths to one node are one device, by the path found first.",
+    )
+    file_type: Annotated[Literal["device", "any"], choice("device", "any")] = Field(
+        "device",
+        alias="type",
+        description="`device` takes character and block devices only, `any` every file that is no directory.",
+    )
+    exclude: Annotated[tuple[Glob, ...], OneOrMore()] = Field(
+        (), description="Glob or list of globs of what is left out."
+    )
+
+
+class Step(Section):
+    """One step of a simulated device's script."""
+
+    for_s: Annotated[float | None, duration("1ms", "24h")] = Field(
+        None, alias="for", description="How long the step lasts; absent: for ever (the last step only)."
+    )
+    do: Annotated[Deed, choice(*DEEDS)] = Field(
+        "pass",
+        description="What a probe does in this step. `fail` fails with `reason`; `hang` never returns; `slow` returns "
+        "too late; `crash` and `segv` end the worker by SIGSEGV, `exit` by exit code 3, `exception` by an error in "
+        "Python; `flood` publishes as fast as it can for a second.",
+    )
+    reason: Text = Field("", description="Text shown with the verdict.")
+    takes_s: Annotated[float | None, duration("0ms", "1h")] = Field(
+        None,
+        alias="takes",
+        description="How long a probe takes; absent: no time at all, for `slow` one and a half timeouts.",
+    )
+
+
+class SimDevice(Section):
+    """One simulated device."""
+
+    name: DeviceName = Field(description="The device's id, unique among all simulated devices of the file.")
+    script: Annotated[tuple[Step, ...] | None, Given()] = Field(
+        None, description="What its probes do over time, see [Scripts](#scripts); absent: what `probe.script` says."
+    )
+    path: Annotated[AbsolutePath | None, Given()] = Field(
+        None, description="A real file or device node that a container gets with it; absent: none."
+    )
+
+
+class SimMatch(Section):
+    """Driver `sim`: devices out of nothing, for tests and rehearsals. Either `count` or `devices` is needed."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("count", "devices"))
+
+    count: Annotated[int | None, whole(1, MAX_SIMULATED)] = Field(
+        None, description="So many devices, named `prefix` and a number from 0."
+    )
+    prefix: DevicePrefix = Field("sim", description="With `count`: what the names begin with.")
+    devices: Annotated[Annotated[tuple[SimDevice, ...], Field(min_length=1)] | None, Given()] = Field(
+        None, description="The devices one by one, see the next table."
+    )

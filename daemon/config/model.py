@@ -1,0 +1,184 @@
+"""The configuration as the daemon sees it. Values are right by themselves here; ``cross`` checks them together."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from devd.daemon.config.match import NodeMatch, SimMatch
+from devd.daemon.config.probes import AnyProbe, ExistsProbe, NodeProbe, Probe, SimOnlyProbe, SimProbe
+from devd.daemon.config.resets import AnyReset
+from devd.daemon.config.rules import choice, duration, flag, whole
+from devd.daemon.config.section import UNKNOWN, Section, tag_of
+from devd.daemon.config.values import (
+    Access,
+    AnnotationKey,
+    Directory,
+    EnvName,
+    PathTemplate,
+    ResourceName,
+    Template,
+)
+
+DRIVERS = ("node", "sim")
+MAX_REPLICAS = 9999
+"""Four digits: the kubelet's API has 63 characters for an id, 56 of them the device's, the rest ``::9998``."""
+
+
+class Kubelet(Section):
+    """Where and how resources are registered."""
+
+    dir: Directory = Field(
+        Path("/var/lib/kubelet/device-plugins"),
+        description="The kubelet's device plugin directory; `--kubelet-dir` goes before it.",
+    )
+    registration: Annotated[Literal["socket", "watcher"], choice("socket", "watcher")] = Field(
+        "socket",
+        description="`socket` registers on kubelet.sock in `dir`; `watcher` puts sockets into `registry_dir`, where "
+        "the kubelet's plugin watcher finds them.",
+    )
+    registry_dir: Directory = Field(
+        Path("/var/lib/kubelet/plugins_registry"),
+        description="The directory of the kubelet's plugin watcher; `--registry-dir` goes before it.",
+    )
+
+
+class Mount(Section):
+    """A bind mount a container gets."""
+
+    host: PathTemplate = Field(description="Path on the node.")
+    container: PathTemplate = Field(description="Path in the container.")
+    read_only: Annotated[bool, flag()] = Field(default=False, description="Whether the container may only read it.")
+
+
+class Discovery(Section):
+    """How devices are looked for."""
+
+    period_s: Annotated[float, duration("50ms", "1h")] = Field(
+        10.0,
+        alias="period",
+        description="Pause between two scans. New and vanished nodes are noticed by events at once; scans are for what "
+        "raises none.",
+    )
+    timeout_s: Annotated[float, duration("10ms", "10m")] = Field(
+        10.0,
+        alias="timeout",
+        description="How long a scan may take; then the scanning process is replaced and the last list stays.",
+    )
+    linger_s: Annotated[float, duration("0ms", "24h")] = Field(
+        60.0,
+        alias="linger",
+        description="How long a vanished device stays in the kubelet's list as Unhealthy before it is taken out.",
+    )
+
+
+class Restart(Section):
+    """When a worker that died is started again."""
+
+    intensity: Annotated[int, whole(0, 1000)] = Field(
+        5, description="So many deaths within `period` are followed by a restart; one more, and the device has failed."
+    )
+    period_s: Annotated[float, duration("100ms", "24h")] = Field(
+        60.0, alias="period", description="The window in which deaths are counted."
+    )
+    backoff_s: Annotated[float, duration("1ms", "1h")] = Field(
+        0.2, alias="backoff", description="Pause before the first restart; doubles with each further one."
+    )
+    backoff_max_s: Annotated[float, duration("1ms", "1h")] = Field(
+        30.0, alias="backoff_max", description="The longest pause."
+    )
+    retry_s: Annotated[float, duration("10ms", "24h")] = Field(
+        300.0, alias="retry", description="How long a failed device rests before one more try."
+    )
+
+
+class Resource(Section):
+    """One extended resource: what pods ask for by its name."""
+
+    name: ResourceName = Field(description="The name pods ask for, unique in the file.")
+    driver: Annotated[str, choice(*DRIVERS)] = Field(
+        description="Where devices come from: `node` from device nodes, `sim` from nothing (for tests and rehearsals)."
+    )
+    selector: Any = Field(alias="match", description="Which devices, see [match](#match-driver-node).")
+    access: Access = Field(
+        "rw", description="What a container may do with the device nodes: `r` read, `w` write, `m` make nodes."
+    )
+    replicas: Annotated[int, whole(1, MAX_REPLICAS)] = Field(
+        1, description="How many times each device is offered; more than once means that containers share it."
+    )
+    share: Annotated[Literal["pack", "spread"], choice("pack", "spread")] = Field(
+        "pack",
+        description="With replicas: `pack` puts a container's replicas on the fewest devices, `spread` on the most.",
+    )
+    probe: Probe = Field(
+        ExistsProbe(kind="exists"),
+        description="How health is checked, see [probe](#probe); absent: kind `exists`, for driver `sim` kind `sim`.",
+    )
+    reset: AnyReset | None = Field(
+        None,
+        description="How a device is reset before each start of a container; absent: not at all. See [reset](#reset).",
+    )
+    env: dict[EnvName, Template] = Field(
+        default_factory=dict, description="Environment variables of the container: name and [template](#templates)."
+    )
+    annotations: dict[AnnotationKey, Template] = Field(
+        default_factory=dict,
+        description="Annotations handed to the container runtime: key and [template](#templates).",
+    )
+    mounts: tuple[Mount, ...] = Field((), description="Bind mounts the container gets, see [mounts](#mounts).")
+    container_path: PathTemplate | None = Field(
+        None,
+        description="Path of the device node in the container; absent: the same as on the node. A fixed path is for "
+        "containers that take one device: with more, `{index}`, `{name}` or `{id}` has to tell them apart.",
+    )
+    discovery: Discovery = Field(Discovery(), description="How devices are looked for, see [discovery](#discovery).")
+    restart: Restart = Field(Restart(), description="When workers are started again, see [restart](#restart).")
+
+    @property
+    def match(self) -> dict[str, object]:
+        """The selector as plain values, ready for a scout."""
+        selector: Section = self.selector
+        return selector.plain()
+
+
+class NodeResource(Resource):
+    """Driver `node`: device nodes of this machine."""
+
+    driver: Literal["node"] = Field(description="Where devices come from: `node`, from device nodes.")
+    selector: NodeMatch = Field(alias="match", description="Which device nodes, see [match](#match-driver-node).")
+    probe: NodeProbe = Field(
+        ExistsProbe(kind="exists"), description="How health is checked; absent: `exists` with its defaults."
+    )
+
+
+class SimResource(Resource):
+    """Driver `sim`: simulated devices."""
+
+    driver: Literal["sim"] = Field(description="Where devices come from: `sim`, from nothing.")
+    selector: SimMatch = Field(alias="match", description="Which simulated devices, see [match](#match-driver-sim).")
+    probe: SimOnlyProbe = Field(SimProbe(), description="How health is checked; absent: `sim` with its defaults.")
+
+
+class UnknownResource(Resource):
+    """Stands in for an unknown driver: its match is not looked into."""
+
+    probe: AnyProbe = Field(ExistsProbe(kind="exists"))
+
+
+def _driver(value: Any) -> str:
+    return tag_of(value, "driver", frozenset(DRIVERS))
+
+
+AnyResource = Annotated[
+    Annotated[NodeResource, Tag("node")]
+    | Annotated[SimResource, Tag("sim")]
+    | Annotated[UnknownResource, Tag(UNKNOWN)],
+    Discriminator(_driver),
+]
+
+
+class Config(Section):
+    """The configuration of devd: one YAML file."""
+
+    kubelet: Kubelet = Field(Kubelet(), description="Where and how resources are registered.")
+    resources: tuple[AnyResource, ...] = Field(min_length=1, description="What is offered; at least one.")

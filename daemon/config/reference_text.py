@@ -1,0 +1,114 @@
+"""The prose of docs/configuration.md; its tables are drawn from the models by ``reference``."""
+
+INTRO = """# Configuration
+
+devd reads one YAML file: `devd run --config FILE`. This page is drawn from the code (`make docs`); a test fails
+when it differs.
+
+- `devd check FILE` prints every error of a file at once, each as `FILE:LINE: key: message (found X; allowed Y)`,
+  and exits 2. `devd run` refuses to start on the same errors.
+- `devd schema` prints a JSON Schema (draft 2020-12). With the YAML language server, name it on the file's first
+  line: `# yaml-language-server: $schema=./devd.schema.json`.
+- `devd discover --config FILE` shows what would be offered on this node, and starts nothing.
+
+```yaml
+kubelet:
+  dir: /var/lib/kubelet/device-plugins
+resources:
+  - name: devd.io/serial               # what pods ask for
+    driver: node
+    match:
+      path: "/dev/ttyUSB*"
+    access: rw
+    probe: {kind: exists, period: 5s, timeout: 2s, failures: 1, successes: 1}
+    reset: {kind: exec, command: [/usr/bin/usbreset, "{path}"], timeout: 20s}
+    env: {SERIAL_PORTS: "{paths}"}
+    container_path: "/dev/serial{index}"
+```
+
+More files are in [examples/](../examples/); [everything.yaml](../examples/everything.yaml) has every key.
+
+## How the file is read
+
+- **Unknown keys are errors**, and so is a key given twice.
+- **Durations** have a unit: `500ms`, `5s`, `1.5s`, `2m`, `1h`. A bare number is an error.
+- **Text** that YAML takes for something else (`1`, `on`, `no`) needs quotes.
+- **Anchors, aliases and merges** (`&a`, `*a`, `<<: *a`) work. The file may have {size} KiB, {values} values with
+  aliases followed, and {depth} levels.
+- An absent key has its default; a key without a value (`probe:`) is an error, but for `reset` and `container_path`,
+  where it means absent.
+"""
+
+MATCH = """### match
+
+Which devices a resource offers. Its keys depend on the driver. No device may be offered by two resources: the first
+one that lists it keeps it, and `devd status` shows the conflict.
+"""
+
+NODE_IDS = """A device's id is its path below /dev (`ttyUSB0`). A path with other characters than letters, digits
+and `. _ : -`, or of more than 56 of them, is shortened and gets a hash (`serial-by-id-usb-...-1f3a8e02`). Ids should
+outlive a reboot and a change of order: match `/dev/serial/by-id/*` rather than `/dev/ttyUSB*` where such links exist.
+"""
+
+PROBE = """### probe
+
+Each device has a worker process of its own that probes it. A probe may hang or crash: that costs this device, and
+nothing else.
+
+- **`period` is the pause** between the end of one probe and the start of the next, so slow probes never pile up.
+- **Health is a lease.** A passing probe makes a device Healthy for `period + timeout` and a slack of {slack}. Only
+  the next passing probe renews it. A worker that hangs, crashes, is stopped or cannot be heard lets the lease run
+  out, and the device turns Unhealthy by itself, with the reason. A worker that is back in time never shows at the
+  kubelet. With `failures` above 1, a failed probe that is still tolerated carries a live lease to the next probe.
+- **`failures` and `successes` are thresholds**: so many in a row turn a device Unhealthy, or Healthy again. A
+  single failed probe of `failures: 3` changes nothing at the kubelet and shows in `devd status`.
+- **A probe over its `timeout` fails.** If it does not return at all, the worker is killed and started again. If not
+  even SIGKILL ends it, the kernel holds it inside the driver: the device is fenced until the kernel lets go.
+- **EBUSY means in use, and in use means alive**: `open` and `read` pass when an exclusive node is held by a pod.
+- **Do not use `open` or `read` on serial ports** (ttyS, ttyUSB, ttyACM): opening one raises DTR, which resets many
+  boards and hangs up modems, also under a pod that works with it. Use `exists` or `sysfs`.
+"""
+
+PROBE_KINDS = """#### Probe kinds
+
+Driver `node` takes {node_kinds}; driver `sim` takes `sim`. Each kind has the keys above and its own.
+"""
+
+RESET = """### reset
+
+With a reset, the kubelet calls devd before each start of a container (PreStartContainer). Its devices are reset in
+their workers, all at once, and then probed; the container starts only if every one is well. A second call for the
+same device joins the reset that runs. Reset and the probe after it have to end within 24 s together: the kubelet
+gives up after 30 s and would not tell why.
+"""
+
+RESET_KINDS = """#### Reset kinds
+
+Each kind has the keys above and its own.
+"""
+
+SCRIPTS = """### Scripts
+
+A script tells simulated devices what to do over time, as a list of steps. Time runs from the start of the device's
+worker, so a worker that crashed and was started again begins with the first step. When all steps have `for`, the
+script repeats; a last step without it lasts for ever. A device's own `script` goes before `probe.script`. Without
+any, probes pass.
+
+```yaml
+script:
+  - {for: 30s, do: pass}
+  - {for: 10s, do: fail, reason: link down}
+```
+"""
+
+TEMPLATES = """### Templates
+
+Values of `env` and `annotations`, the paths of `mounts`, and `container_path` may hold placeholders. Braces that
+should stay are doubled: `{{` and `}}`. An unknown placeholder is an error.
+"""
+
+COMMAND_TEMPLATES = """The arguments of `exec` probes and resets know fewer, as they run for one device:
+"""
+
+SYSFS_TEMPLATES = """So do the attributes of `sysfs` probes and resets (a reset's `value` knows `{name}` alone):
+"""
