@@ -58,9 +58,9 @@ def preferred(
 ) -> list[str]:
     """Return ``size`` of the available ids, all of ``must_include`` among them, in natural order.
 
-    First the operator's word: ``pack`` takes the fewest devices, ``spread`` the most. Then the fewest NUMA nodes (a
-    device without one lies anywhere). Then pack takes the fullest devices (so that others stay whole) and spread the
-    emptiest, with their replicas as even as they go; then natural order.
+    First come the fewest NUMA nodes (a device without one lies anywhere), then the operator's word: ``pack`` takes the
+    fewest devices, ``spread`` the most. Then pack takes the fullest devices, so that others stay whole, and spread the
+    emptiest, as many of each as evenness allows; then natural order.
 
     Raises AllocationRefusedError when the request cannot be met: a size below zero, below ``must_include`` or above
     what is available, an id twice, a needed id that is not available or not this resource's.
@@ -68,7 +68,7 @@ def preferred(
     known = {one.id: one for one in candidates}
     _check(known, available, must_include, size)
     stocks = _stocks(known, available, must_include)
-    used = _packed(stocks, size) if share == "pack" else _spread(stocks, size)
+    used = _chosen(stocks, size, share)
     taken = _filled(used, size) if share == "pack" else _levelled(used, size)
     return sorted((id_ for stock, count in taken for id_ in stock.replicas[:count]), key=natural_key)
 
@@ -116,48 +116,48 @@ def _stocks(known: Mapping[str, Candidate], available: Sequence[str], must: Sequ
     return sorted(stocks, key=lambda one: one.key)
 
 
-# ---- pack -------------------------------------------------------------------------------------------------------
+# ---- the devices ------------------------------------------------------------------------------------------------
 
 
-def _packed(stocks: Sequence[_Stock], size: int) -> list[_Stock]:
-    """Return the devices to fill, in the order of filling: the needed ones, then as few others as will do."""
+def _chosen(stocks: Sequence[_Stock], size: int, share: Share) -> list[_Stock]:
+    """Return the devices to use, the needed ones first, on the fewest NUMA nodes and else as ``share`` has it."""
     forced = [one for one in stocks if one.needed]
     others = sorted((one for one in stocks if not one.needed), key=lambda one: (-one.free, one.key))
-    wanted = size - sum(one.free for one in forced)
-    count = _fewest(others, wanted)
-    if count == 0:
-        return forced
-    best: tuple[int, Nodes, list[_Stock]] | None = None
-    for nodes in _node_sets(forced, others):
-        if best is not None and len(nodes) > len(best[1]):
-            break
-        chosen = _best_fit([one for one in others if _within(one, nodes)], count, wanted)
-        if chosen is not None:
-            found = (sum(one.free for one in chosen), nodes, chosen)
-            best = found if best is None or found[:2] < best[:2] else best
-    return forced + (best[2] if best is not None else others[:count])
+    options = (
+        (nodes, _packed(forced, pool, size) if share == "pack" else _spread(forced, pool, size))
+        for nodes in _node_sets(forced, others, size)
+        for pool in [[one for one in others if one.node is None or one.node in nodes]]
+    )
+    # Pack wants few devices with little left on them, spread many with much.
+    sign = 1 if share == "pack" else -1
+    _, best = min(
+        options, key=lambda option: (sign * len(option[1]), sign * sum(one.free for one in option[1]), option[0])
+    )
+    return forced + best
 
 
-def _fewest(others: Sequence[_Stock], wanted: int) -> int:
-    """Return how many devices, the emptiest of others first, hold ``wanted`` replicas."""
-    count = 0
-    while wanted > 0:
-        wanted -= others[count].free
-        count += 1
-    return count
-
-
-def _best_fit(pool: Sequence[_Stock], count: int, wanted: int) -> list[_Stock] | None:
-    """Return ``count`` devices of a pool sorted by free replicas, descending, that hold ``wanted``; None if none do.
+def _packed(forced: Sequence[_Stock], pool: Sequence[_Stock], size: int) -> list[_Stock]:
+    """Return the fewest devices of a pool (sorted by free replicas, descending) that do together with the needed ones.
 
     All but the last are emptied whole; the last is the one with the fewest free replicas that suffices.
     """
-    whole = list(pool[: count - 1])
-    rest = wanted - sum(one.free for one in whole)
-    enough = [one for one in pool[count - 1 :] if one.free >= rest]
-    if len(whole) < count - 1 or not enough:
-        return None
-    return [*whole, min(enough, key=lambda one: (one.free, one.key))]
+    rest = size - sum(one.free for one in forced)
+    whole: list[_Stock] = []
+    for one in pool:
+        if rest <= one.free:
+            break
+        whole.append(one)
+        rest -= one.free
+    enough = [one for one in pool[len(whole) :] if one.free >= rest]
+    return whole if rest <= 0 else [*whole, min(enough, key=lambda one: (one.free, one.key))]
+
+
+def _spread(forced: Sequence[_Stock], pool: Sequence[_Stock], size: int) -> list[_Stock]:
+    """Return as many devices of a pool (sorted by free replicas, descending) as the size allows."""
+    return list(pool[: size - sum(one.needed for one in forced)])
+
+
+# ---- how much of each -------------------------------------------------------------------------------------------
 
 
 def _filled(used: Sequence[_Stock], size: int) -> Iterator[tuple[_Stock, int]]:
@@ -167,27 +167,6 @@ def _filled(used: Sequence[_Stock], size: int) -> Iterator[tuple[_Stock, int]]:
         more = min(left, one.free - one.needed)
         left -= more
         yield one, one.needed + more
-
-
-# ---- spread -----------------------------------------------------------------------------------------------------
-
-
-def _spread(stocks: Sequence[_Stock], size: int) -> list[_Stock]:
-    """Return the devices to use: the needed ones and as many others as the size allows."""
-    forced = [one for one in stocks if one.needed]
-    others = sorted((one for one in stocks if not one.needed), key=lambda one: (-one.free, one.key))
-    count = min(size - sum(one.needed for one in forced), len(others))
-    if count in (0, len(others)):
-        return forced + others[:count]
-    best: tuple[int, Nodes, list[_Stock]] | None = None
-    for nodes in _node_sets(forced, others):
-        if best is not None and len(nodes) > len(best[1]):
-            break
-        chosen = [one for one in others if _within(one, nodes)][:count]
-        if len(chosen) == count:
-            found = (-sum(one.free for one in chosen), nodes, chosen)
-            best = found if best is None or found[:2] < best[:2] else best
-    return forced + (best[2] if best is not None else others[:count])
 
 
 def _levelled(used: Sequence[_Stock], size: int) -> Iterator[tuple[_Stock, int]]:
@@ -208,25 +187,24 @@ def _at(stock: _Stock, level: int) -> int:
 # ---- NUMA nodes -------------------------------------------------------------------------------------------------
 
 
-def _within(stock: _Stock, nodes: Nodes) -> bool:
-    return stock.node is None or stock.node in nodes
+def _node_sets(forced: Sequence[_Stock], others: Sequence[_Stock], size: int) -> Iterator[Nodes]:
+    """Yield the sets of as few NUMA nodes as will do, each with all nodes of the needed devices.
 
-
-def _node_sets(forced: Sequence[_Stock], others: Sequence[_Stock]) -> Iterator[Nodes]:
-    """Yield sets of NUMA nodes by growing size, each with all nodes of the needed devices.
-
-    Where the sets of one size are too many to look at (dozens of nodes, thousands of devices), the one of the nodes
-    with the most free replicas stands for all: still a right answer, though perhaps not one with the fewest nodes.
+    Where they are too many to look at (dozens of nodes, thousands of devices), the one with the most free replicas
+    stands for all.
     """
     base = {one.node for one in forced if one.node is not None}
     free: dict[int, int] = {}
     for one in others:
         if one.node is not None and one.node not in base:
             free[one.node] = free.get(one.node, 0) + one.free
+    near = sum(one.free for one in (*forced, *others) if one.node is None or one.node in base)
     richest = sorted(free, key=lambda node: (-free[node], node))
-    steps_left = MAX_STEPS
-    # One node costs the same as none: a device without a node is no better than one with it.
-    for extra in range(0 if base or not free else 1, len(free) + 1):
-        steps_left -= math.comb(len(free), extra) * len(others)
-        sets = itertools.combinations(sorted(free), extra) if steps_left >= 0 else iter([tuple(richest[:extra])])
-        yield from (tuple(sorted(base.union(nodes))) for nodes in sets)
+    # One node costs no more than none: a device without a node is no better than one with it.
+    extra = 0 if base or not free else 1
+    while near + sum(free[node] for node in richest[:extra]) < size:
+        extra += 1
+    searched = math.comb(len(free), extra) * len(others) <= MAX_STEPS
+    for nodes in itertools.combinations(sorted(free), extra) if searched else [tuple(richest[:extra])]:
+        if near + sum(free[node] for node in nodes) >= size:
+            yield tuple(sorted(base.union(nodes)))

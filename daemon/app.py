@@ -8,6 +8,7 @@ import resource
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ from devd.ipc.messages import Listing
 FIRST_VERDICTS_WITHIN_S = 20.0
 """A resource registers when each device has had a verdict, or after this: one sick device does not hold the others."""
 WORKERS_LEAVE_WITHIN_S = 2.5
-ENDPOINTS_LEAVE_WITHIN_S = 1.5
-"""Bounds of the two steps of an orderly end; together under the 5 s an end may take."""
+ENDPOINTS_LEAVE_WITHIN_S = 1.0
+FORK_SERVER_LEAVES_WITHIN_S = 1.0
+"""Bounds of the steps of an orderly end; together under the 5 s an end may take."""
 
 MAX_SOCKETS = 65_535
 """Of the ZeroMQ context: one for each worker and a few of our own; libzmq's default is 1,023."""
@@ -124,8 +126,7 @@ class Daemon:
         failed = await self._until_end(serving)
         await self._take_apart(serving)
         watch.close()
-        bus.close()
-        self._close()
+        await self._close(bus)
         return EXIT_FAILED if failed else EXIT_OK
 
     # ---- serving ----
@@ -162,6 +163,7 @@ class Daemon:
 
     def _forgotten(self, device: str) -> None:
         self._feed.forget(device)
+        self._journal.forget(device)
         if not device.startswith(SCOUT_PREFIX):
             self._scouts.forgotten(device)
         self._wake()
@@ -215,8 +217,7 @@ class Daemon:
                 "health_refused": dict(self._feed.refused),
                 "peers_refused": dict(self._auth.refused),
                 "stalls": self._supervisor.stalls,
-                "journal_lost": self._journal.lost,
-                "journal_error": self._journal.last_error,
+                "journal": asdict(self._journal.status()),
                 "log_lost": self._log.lost,
             }
         )
@@ -245,15 +246,18 @@ class Daemon:
                     self._changed.clear()
                     await self._changed.wait()
 
-    def _close(self) -> None:
+    async def _close(self, bus: HealthSubscriber) -> None:
         loop = asyncio.get_running_loop()
         left = self._supervisor.workforce.pids
         if left:
             log.warning("workers %s do not end: the kernel keeps them until their device lets go", list(left))
         self._control.close()
         self._scouts.close()
-        self._supervisor.close()
+        # Readers before descriptors: a number that is closed first may be another's by the time it is let go.
         self._feed.close()
+        bus.close()
+        self._supervisor.close()
+        await self._supervisor.workforce.forks.ended(FORK_SERVER_LEAVES_WITHIN_S)
         loop.remove_reader(self._auth.fd)
         self._auth.close()
         loop.remove_signal_handler(signal.SIGCHLD)

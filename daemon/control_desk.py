@@ -31,10 +31,18 @@ class ControlDesk:
 
     def _readable(self) -> None:
         for route, request, error in self._server.drain(64):
-            reply = self._answer(request) if request is not None else ControlReply(ok=False, error=error)
+            reply = self._safely(request) if request is not None else ControlReply(ok=False, error=error)
             self._server.reply(route, reply)
         if self._server.pending():
             self._loop.call_soon(self._readable)
+
+    def _safely(self, request: ControlRequest) -> ControlReply:
+        """Answer in any case: an operator who gets no answer takes the daemon for dead."""
+        try:
+            return self._answer(request)
+        except Exception as error:  # a bug of ours, whatever it is: told to both sides
+            log.exception("the answer to %r failed", request.verb)
+            return ControlReply(ok=False, error=f"a bug of devd: {type(error).__name__}: {error}; its log tells more")
 
     def _answer(self, request: ControlRequest) -> ControlReply:
         match request.verb:

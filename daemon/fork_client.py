@@ -5,6 +5,7 @@ not sent yet survive its death; orders it had taken fail, since the worker they 
 closed now and leaves untouched.
 """
 
+import asyncio
 import logging
 import os
 import signal
@@ -112,6 +113,25 @@ class ForkClient:
         self._disconnect()
         while self._waiting:
             _close_order(self._waiting.popleft())
+
+    async def ended(self, timeout_s: float) -> None:
+        """After ``close``: wait for the fork server's end, and make it end past ``timeout_s``."""
+        if self.pid is None:
+            return
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        gone: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(pidfd, lambda: gone.done() or gone.set_result(None))
+        try:
+            await asyncio.wait_for(gone, timeout_s)
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
 
     # ---- sending ----
 

@@ -1,11 +1,12 @@
 """One journal file per worker: its starts, verdicts, crashes and restarts as JSON lines, bounded in size.
 
-``write`` only puts a line into a bounded queue; one thread owns the directory and everything in it. A disk that is full,
-read-only or hung costs journal lines, which are counted, and nothing else.
+``write`` only puts a line into a bounded queue; one thread owns the directory and everything in it. A disk that is
+full, read-only or hung costs journal lines, which are counted, and nothing else.
 """
 
 import errno
 import hashlib
+import itertools
 import logging
 import os
 import queue
@@ -28,12 +29,19 @@ MAX_LINE_BYTES = 32 * 1024
 QUEUE_LINES = 1024
 """Lines that may wait for the disk: four for each of 256 workers that die at once; 32 MiB at the very worst."""
 
+KEPT_GONE_DEVICES = 256
+"""Devices that left for good whose files stay; those of earlier ones are removed. A node that sees new serial numbers
+all day does not fill its disk: 768 MiB at the very worst. Only files this process wrote are ever removed."""
+
 FILE_MODE = 0o640
 DIRECTORY_MODE = 0o750
 
 _CLEAN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _ODD = re.compile(r"[^A-Za-z0-9._-]")
 _SLUG_CHARS = 60
+
+Item = tuple[str, bytes]
+"""(file name, line); no line: the device is gone."""
 
 log = logging.getLogger("devd.journal")
 
@@ -64,11 +72,13 @@ class WorkerJournal:
 
     def __init__(self, log_dir: Path) -> None:
         self._directory = log_dir
-        self._queue: queue.Queue[tuple[str, bytes] | None] = queue.Queue(QUEUE_LINES)
+        self._queue: queue.Queue[Item | None] = queue.Queue(QUEUE_LINES)
         # Each counter has one writer: what the queue did not take, and what the disk did not take.
         self._dropped = 0
         self._failed = 0
         self._error = ""
+        self._writing = False
+        self._gone: dict[str, None] = {}
         self._closed = False
         # A daemon thread: one that hangs in a dead disk must not keep the process from ending.
         self._thread = threading.Thread(target=self._drain, name="devd-journal", daemon=True)
@@ -79,16 +89,16 @@ class WorkerJournal:
         """Lines lost since the start: the queue was full, the disk did not take them, or it was closed."""
         return self._dropped + self._failed
 
-    def write(self, device: str, event: str, **fields: object) -> None:
+    def write(self, device: str, event: str, /, **fields: object) -> None:
         """Hand over one line for a device. Never waits and never raises; a line that cannot be kept is counted."""
         facts = {"ts": iso(time.time()), "device": device, "event": event}
         line = _line({**facts, **{name: one for name, one in fields.items() if name not in facts}})
-        try:
-            if self._closed:
-                raise queue.Full
-            self._queue.put_nowait((file_name(device), line))
-        except queue.Full:
+        if not self._put((file_name(device), line)):
             self._dropped += 1
+
+    def forget(self, device: str) -> None:
+        """Take note that a device left for good: its files stay for a while. Never waits."""
+        self._put((file_name(device), b""))
 
     def status(self) -> JournalStatus:
         """Return how the journal stands, from memory."""
@@ -110,11 +120,22 @@ class WorkerJournal:
         self._abandon()
         return False
 
+    def _put(self, item: Item) -> bool:
+        if self._closed:
+            return False
+        try:
+            self._queue.put_nowait(item)
+        except queue.Full:
+            return False
+        return True
+
     def _abandon(self) -> None:
         """Take back what the thread did not get to: it hangs, and whoever frees it late shall find nothing to do."""
+        self._dropped += self._writing
         with suppress(queue.Empty):
             while True:
-                self._dropped += self._queue.get_nowait() is not None
+                item = self._queue.get_nowait()
+                self._dropped += bool(item and item[1])
         with suppress(queue.Full):
             self._queue.put_nowait(None)
 
@@ -123,13 +144,29 @@ class WorkerJournal:
     def _drain(self) -> None:
         while (item := self._queue.get()) is not None:
             name, line = item
+            self._writing = bool(line)
             try:
-                _append(self._directory / name, line)
+                if line:
+                    self._gone.pop(name, None)
+                    append(self._directory / name, line)
+                else:
+                    self._retire(name)
             except OSError as error:
-                self._failed += 1
+                self._failed += self._writing
                 self._note(f"{errno.errorcode.get(error.errno or 0, 'error')} ({error.strerror}): {self._directory}")
             else:
                 self._note("")
+            self._writing = False
+
+    def _retire(self, name: str) -> None:
+        """Keep a gone device's files, and remove those of the one that has been gone longest."""
+        self._gone.pop(name, None)
+        self._gone[name] = None
+        if len(self._gone) > KEPT_GONE_DEVICES:
+            oldest = next(iter(self._gone))
+            del self._gone[oldest]
+            for path in _files(self._directory / oldest):
+                path.unlink(missing_ok=True)
 
     def _note(self, problem: str) -> None:
         """Log the first of a row of failures, and its end."""
@@ -149,12 +186,19 @@ def _line(facts: dict[str, object]) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
-def _append(path: Path, line: bytes) -> None:
-    """Add one line, whole or not at all. Raises OSError.
+def append(path: Path, line: bytes) -> None:
+    """Add one line to a journal file, whole or not at all, rotating it first where it is full. Raises OSError.
 
     The file is opened anew each time: lines are rare, devices many, and a file that somebody removed or rotated comes
     back. Not through a link, and only a regular file: a FIFO of that name would hold the thread for ever.
     """
+    if not _fits(path, line):
+        _rotate(path)
+        _fits(path, line)
+
+
+def _fits(path: Path, line: bytes) -> bool:
+    """Write the line if the file has room; an empty one always has."""
     try:
         fd = _opened(path)
     except FileNotFoundError:
@@ -163,13 +207,16 @@ def _append(path: Path, line: bytes) -> None:
     try:
         size = _whole_lines(fd, path)
         if size and size + len(line) > MAX_FILE_BYTES:
-            _rotate(path)
-            os.close(fd)
-            fd = _opened(path)
-            size = 0
+            return False
         _write_whole(fd, line, size)
     finally:
         os.close(fd)
+    return True
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the names of a journal's files, newest first."""
+    return [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, FILES))]
 
 
 def _opened(path: Path) -> int:
@@ -191,10 +238,10 @@ def _whole_lines(fd: int, path: Path) -> int:
 
 
 def _rotate(path: Path) -> None:
-    for number in range(FILES - 1, 0, -1):
-        newer = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
+    files = _files(path)
+    for newer, older in reversed(list(itertools.pairwise(files))):
         with suppress(FileNotFoundError):
-            newer.replace(path.with_name(f"{path.name}.{number}"))
+            newer.replace(older)
 
 
 def _write_whole(fd: int, line: bytes, size: int) -> None:

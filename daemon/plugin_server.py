@@ -20,11 +20,10 @@ import grpc
 
 from devd.daemon.errors import AlreadyRunningError, StartupError
 from devd.daemon.plugin import Plugin
+from devd.ipc.endpoints import MAX_SOCKET_PATH_BYTES
 from devd.proto.gen import deviceplugin_pb2 as pb
 from devd.proto.gen import deviceplugin_pb2_grpc as rpc
 
-MAX_SOCKET_PATH_BYTES = 107
-"""sun_path of unix(7) less its final NUL."""
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest message either way: gRPC's default, and the kubelet's limit."""
 SLUG_CHARS = 16

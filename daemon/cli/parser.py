@@ -5,7 +5,12 @@ from pathlib import Path
 
 from devd.daemon.cli import ask, local
 import os
-from devd.daemon.options import DEFAULT_LOG_DIR as LOG_DIR, DEFAULT_STATE_DIR as STATE_DIR, DEFAULT_RUNTIME_DIR, RUNTIME_DIR_VARIABLE
+from devd.daemon.options import (
+    DEFAULT_LOG_DIR as LOG_DIR,
+    DEFAULT_STATE_DIR as STATE_DIR,
+    DEFAULT_RUNTIME_DIR,
+    RUNTIME_DIR_VARIABLE,
+)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -38,7 +38,7 @@ def _resource(root: Place, resource: Map, path: KeyPath) -> Iterator[Problem]:
     probe, reset = _map(resource.get("probe")), _map(resource.get("reset"))
     if probe.get("kind") == "sysfs":
         yield from _exactly_one(root, probe, (*path, "probe"), _TESTS)
-    if probe.get("kind") == "sim":
+    if "script" in probe:
         yield from _script(root, probe.get("script"), (*path, "probe", "script"))
     for section, key in ((probe, "probe"), (reset, "reset")):
         if section.get("kind") == "exec":

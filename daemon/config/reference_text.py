@@ -105,6 +105,10 @@ TEMPLATES = """### Templates
 
 Values of `env` and `annotations`, the paths of `mounts`, and `container_path` may hold placeholders. Braces that
 should stay are doubled: `{{` and `}}`. An unknown placeholder is an error.
+
+A mount or container path that names one device (`{id}`, `{path}`, `{name}`, `{index}`) is made for each device the
+container gets, any other once. Two things on one path of the container fail the pod. In `env` paths are those the
+container sees, everywhere else those of the node.
 """
 
 COMMAND_TEMPLATES = """The arguments of `exec` probes and resets know fewer, as they run for one device:

@@ -80,11 +80,10 @@ def _unknown(way: tuple[int | str, ...], path: KeyPath, root: Place) -> Problem:
 
 def _wrong_length(kind: str, context: Mapping[str, Any], path: KeyPath, root: Place) -> Problem | None:
     place = root.at(path)
-    count = len(place.children) if place is not None else 0
-    least = int(context.get("min_length", 0))
     if kind == "too_short":
         # Pydantic counts the valid entries: with errors in them the list only seems too short.
-        return problem_at(root, path, "the list is empty", f"at least {least} entry") if count < least else None
+        empty = place is not None and not place.scalar and not place.children
+        return problem_at(root, path, "the list is empty", "at least 1 entry") if empty else None
     return problem_at(root, path, "the list is too long", f"at most {context.get('max_length')}")
 
 

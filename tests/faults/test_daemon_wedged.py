@@ -1,0 +1,101 @@
+"""A device whose driver holds its worker in uninterruptible sleep: fenced, until the kernel lets go."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devd.daemon.demo.rig import Rig
+from tests.faults.worlds import FILES, GRACE_S, SIM, alive, answers, files, scenario, until
+from tests.support.hungfuse import HungFile
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounts a filesystem"),
+]
+
+WELL = f"""
+  - name: {SIM}
+    driver: sim
+    match: {{devices: [{{name: well}}]}}
+    probe: {{kind: sim, period: 200ms, timeout: 500ms}}
+"""
+
+
+@pytest.fixture
+def hung(tmp_path: Path) -> Iterator[HungFile]:
+    """Mount a file whose open never returns."""
+    try:
+        made = HungFile(tmp_path / "mnt", "open")
+    except PermissionError as error:
+        pytest.skip(f"FUSE is not to be had here: {error}")
+    with made:
+        yield made
+
+
+def name_of(pid: int) -> str:
+    """Return a process's name."""
+    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+
+
+def processes_named(comm: str) -> list[int]:
+    """Return the pids of all live processes of that name."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and alive(int(entry.name)):
+            try:
+                name = (entry / "comm").read_text(encoding="utf-8").strip()
+            except OSError:
+                continue
+            found += [int(entry.name)] if name == comm else []
+    return found
+
+
+def test_wedged_worker_fences_its_device_alone(hung: HungFile) -> None:
+    """A worker that SIGKILL cannot end fences its device, says where it hangs, harms no other, is replaced later."""
+    config = files(hung.path, probe="{kind: open, period: 200ms, timeout: 500ms}", more=WELL)
+
+    async def play(rig: Rig) -> None:
+        await until(lambda: answers(rig) and bool(rig.status()["devices"]), "the devices")
+        name = next(one["id"] for one in rig.status()["devices"] if one["resource"] == FILES)
+        await until(lambda: rig.device(name)["wedged"], "the fence")
+        device = rig.device(name)
+        assert device["health"] == "Unhealthy"
+        assert device["phase"] == "stopping"
+        assert f"open {hung.path} has not returned" in device["reason"]
+        assert "fenced" in device["reason"]
+        assert "in uninterruptible sleep (D)" in device["reason"]
+        assert processes_named(name_of(device["pid"])) == [device["pid"]]
+        # The fence holds for as long as it is looked at: probes of the neighbour are the clock.
+        probes = rig.device("well")["last_probe"]["at"]
+        await until(lambda: rig.device("well")["last_probe"]["at"] > probes, "another probe of the neighbour")
+        assert rig.device(name)["incarnation"] == device["incarnation"]
+        await rig.healthy(SIM, 1, GRACE_S)
+        hung.release()
+        await until(lambda: rig.device(name)["incarnation"] > device["incarnation"], "a new worker")
+        await until(lambda: rig.device(name)["phase"] == "serving", "its report")
+        assert not alive(device["pid"])
+        assert {health for _at_s, health in rig.turns(SIM, "well")} == {"Healthy"}
+
+    scenario(config, play)
+
+
+def test_orderly_end_does_not_wait_for_a_wedged_worker(hung: HungFile) -> None:
+    """SIGTERM ends devd within 5 s and with code 0 although one worker cannot end; that one goes when it can."""
+    config = files(hung.path, probe="{kind: open, period: 200ms, timeout: 500ms}", more=WELL)
+
+    async def play(rig: Rig) -> None:
+        await until(lambda: answers(rig) and bool(rig.status()["devices"]), "the devices")
+        name = next(one["id"] for one in rig.status()["devices"] if one["resource"] == FILES)
+        await until(lambda: rig.device(name)["wedged"], "the fence")
+        wedged, others = rig.device(name)["pid"], rig.worker_pids()
+        code, took_s = await rig.end_daemon()
+        assert code == 0, rig.log_text()
+        assert took_s < 5.0
+        assert [pid for pid in others if alive(pid)] == [wedged]
+        assert not rig.layout.root.exists()
+        hung.release()
+        await until(lambda: not alive(wedged), "the wedged worker's end")
+
+    scenario(config, play)
