@@ -123,16 +123,14 @@ def _chosen(stocks: Sequence[_Stock], size: int, share: Share) -> list[_Stock]:
     """Return the devices to use, the needed ones first, on the fewest NUMA nodes and else as ``share`` has it."""
     forced = [one for one in stocks if one.needed]
     others = sorted((one for one in stocks if not one.needed), key=lambda one: (-one.free, one.key))
-    options = (
-        (nodes, _packed(forced, pool, size) if share == "pack" else _spread(forced, pool, size))
+    choose = _packed if share == "pack" else _spread
+    options = [
+        (nodes, choose(forced, [one for one in others if one.node is None or one.node in nodes], size))
         for nodes in _node_sets(forced, others, size)
-        for pool in [[one for one in others if one.node is None or one.node in nodes]]
-    )
+    ]
     # Pack wants few devices with little left on them, spread many with much.
     sign = 1 if share == "pack" else -1
-    _, best = min(
-        options, key=lambda option: (sign * len(option[1]), sign * sum(one.free for one in option[1]), option[0])
-    )
+    _, best = min(options, key=lambda one: (sign * len(one[1]), sign * sum(stock.free for stock in one[1]), one[0]))
     return forced + best
 
 

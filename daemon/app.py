@@ -232,6 +232,7 @@ class Daemon:
 
     async def _take_apart(self, serving: list[asyncio.Task[None]]) -> None:
         """End in the order that tells no lies: first the streams, then the workers."""
+        self._scouts.close()
         for task in serving:
             task.cancel()
         stops = asyncio.gather(*(one.stop() for one in self._endpoints.values()), return_exceptions=True)
@@ -252,7 +253,6 @@ class Daemon:
         if left:
             log.warning("workers %s do not end: the kernel keeps them until their device lets go", list(left))
         self._control.close()
-        self._scouts.close()
         # Readers before descriptors: a number that is closed first may be another's by the time it is let go.
         self._feed.close()
         bus.close()

@@ -122,10 +122,10 @@ class ForkClient:
             pidfd = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return
-        gone: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(pidfd, lambda: gone.done() or gone.set_result(None))
+        gone = asyncio.Event()
+        self._loop.add_reader(pidfd, gone.set)
         try:
-            await asyncio.wait_for(gone, timeout_s)
+            await asyncio.wait_for(gone.wait(), timeout_s)
         except TimeoutError:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)

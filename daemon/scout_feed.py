@@ -44,6 +44,7 @@ class ScoutFeed:
         self._listings: dict[str, Listing] = {}
         self._conflicts: dict[str, tuple[str, ...]] = {}
         self._started = False
+        self._closed = False
         self._timer = loop.call_later(FIRST_LISTINGS_WITHIN_S, self._begin)
 
     def start(self) -> None:
@@ -71,6 +72,8 @@ class ScoutFeed:
 
     def take(self, listing: Listing) -> None:
         """Take in a scout's list."""
+        if self._closed:
+            return
         self._listings[listing.resource] = listing
         if self._started:
             self._apply(listing)
@@ -83,12 +86,15 @@ class ScoutFeed:
         for table in self._tables.values():
             if table.devices.pop(device, None) is not None:
                 table.notify()
+        if self._closed:
+            return
         for listing in list(self._listings.values()):
             if self._conflicts.get(listing.resource):
                 self._apply(listing)
 
     def close(self) -> None:
-        """Stop waiting for first listings."""
+        """Take no device in any more; those that are there may still leave."""
+        self._closed = True
         self._timer.cancel()
 
     def _begin(self) -> None:

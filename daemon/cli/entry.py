@@ -33,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(argv)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        _flush()
     except CommandError as error:
         _complain(str(error))
         return error.code
@@ -54,6 +53,17 @@ def _dispatch(argv: Sequence[str] | None) -> int:
         parser.print_help(sys.stderr)
         return exits.USAGE
     return command(arguments)
+
+
+def _flush() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise CommandError(f"the output cannot be written: {error.strerror}") from error
 
 
 def _complain(text: str) -> None:
@@ -200,10 +210,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from devd.daemon.cli import status  # noqa: PLC0415 - ZeroMQ is for those who ask
+    from devd.daemon.cli.status import Wish, run  # noqa: PLC0415 - ZeroMQ is for those who ask
 
-    return status.run(
-        status.Wish(
+    return run(
+        Wish(
             runtime_dir=arguments.runtime_dir,
             output=arguments.output,
             filters=tuple(arguments.filters),
@@ -213,17 +223,17 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _order(arguments: argparse.Namespace) -> int:
-    from devd.daemon.cli import client  # noqa: PLC0415 - ZeroMQ is for those who ask
+    from devd.daemon.cli.client import ask  # noqa: PLC0415 - ZeroMQ is for those who ask
 
-    client.ask(arguments.runtime_dir, arguments.verb, {"device": arguments.device})
+    ask(arguments.runtime_dir, arguments.verb, {"device": arguments.device})
     print(f"{arguments.device}: {arguments.verb} ordered; 'devd status {arguments.device}' shows what comes of it")
     return exits.OK
 
 
 def _health(arguments: argparse.Namespace) -> int:
-    from devd.daemon.cli import client  # noqa: PLC0415 - ZeroMQ is for those who ask
+    from devd.daemon.cli.client import ask  # noqa: PLC0415 - ZeroMQ is for those who ask
 
-    client.ask(arguments.runtime_dir, "health")
+    ask(arguments.runtime_dir, "health")
     print("ok")
     return exits.OK
 
@@ -235,15 +245,15 @@ def _discover(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from devd.daemon.cli import configuration  # noqa: PLC0415 - as above
+    from devd.daemon.cli.configuration import check  # noqa: PLC0415 - as above
 
-    return configuration.check(arguments.file)
+    return check(arguments.file)
 
 
 def _schema(_arguments: argparse.Namespace) -> int:
-    from devd.daemon.cli import configuration  # noqa: PLC0415 - as above
+    from devd.daemon.cli.configuration import schema  # noqa: PLC0415 - as above
 
-    return configuration.schema()
+    return schema()
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -1,172 +1,274 @@
-"""``devd status`` as people read it: a pure function of the status tree."""
+"""``devd status`` as people read it: a pure function of the status tree, the time, the width and the wish for colour.
 
-import os
+The tree comes from a daemon that may be newer or older than this command: a missing value shows as ``-``.
+"""
+
+import textwrap
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
 
-GREEN, RED, YELLOW, BOLD, PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
+from devd.daemon.cli.tree import devices, mapping, number, resources, text, texts
+
+GREEN, RED, BOLD, PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 SHADES = {"Healthy": GREEN, "Unhealthy": RED}
+HEALTHY = "Healthy"
 
-LEAST_WHY_CHARS = 20
 GAP = "  "
+LEAST_CHARS = {"RESOURCE": 16, "DEVICE": 14, "WHY": 24}
+"""These columns give way when the terminal is narrow, down to so much each."""
+DROPPED = ("SANDBOX", "RESTARTS", "PID", "LAST PROBE", "SINCE")
+"""And these go altogether, in this order, when that is not enough."""
+LEAST_WIDTH = 72
+"""What is left then needs this much; a narrower terminal has to wrap it."""
 
 
-def colour_wanted() -> bool:
-    """Return whether the environment allows colour (https://no-color.org)."""
-    return not os.environ.get("NO_COLOR")
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A head and a cell for each device."""
+
+    head: str
+    cells: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Characters the column needs."""
+        return max(len(self.head), *(len(cell) for cell in self.cells), 0)
 
 
-def status(tree: Mapping[str, Any], width: int, *, wide: bool = False, colour: bool = False) -> str:
-    """Return the table; ``wide`` is as wide as it needs and tells all, otherwise no line passes ``width``."""
-    parts = [_headline(tree), ""]
-    parts += _wide_table(tree, colour=colour) if wide else _table(tree, width, colour=colour)
-    parts += _resources(tree, colour=colour) if wide else []
-    notes = _notes(tree)
-    if notes:
-        parts += ["", *(note if wide else cut(note, width) for note in notes)]
-    return "\n".join(line.rstrip() for line in parts)
+def render(status: Mapping[str, object], width: int, *, colour: bool, wide: bool = False, now_s: float) -> str:
+    """Return the whole text, no line wider than ``width``, or LEAST_WIDTH (``wide`` cuts nothing).
+
+    ``now_s`` is the wall clock in seconds that ages are counted to.
+    """
+    width = max(width, LEAST_WIDTH)
+    columns = _columns(status, now_s) + (_wide_columns(status) if wide else [])
+    if not wide:
+        columns = _fitted(columns, width)
+    lines = [*_header(status, wide=wide), "", *(_table(columns, colour=colour) if devices(status) else ["no devices"])]
+    if wide:
+        lines += ["", *_registrations(status, now_s), *_sandboxes(status)]
+    problems = _problems(status)
+    if problems:
+        lines += ["", "Problems:", *(f"  {one}" for one in problems)]
+    # Table lines fit already, and their colours have no width.
+    whole = lines if wide else [part for line in lines for part in _wrapped(line, width)]
+    return "\n".join(line.rstrip() for line in whole)
 
 
 def age(seconds: float) -> str:
-    """Return a duration in the two largest units: ``850ms``, ``12s``, ``3m12s``, ``5h02m``, ``9d04h``."""
-    if seconds < 1:
-        return f"{max(0, round(seconds * 1000))}ms"
-    whole = round(seconds)
-    for unit, size, small, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // part:02d}{small}"
-    return f"{whole}s"
+    """Return a duration as people say it: ``0s``, ``12s``, ``3m12s``, ``2h05m``, ``3d04h``; below zero it is 0."""
+    whole = max(0, int(seconds))
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
-def cut(text: str, room: int) -> str:
-    """Return the text, shortened to ``room`` characters with an ellipsis."""
-    return text if len(text) <= room else text[: max(0, room - 1)] + "…"
+def brief(seconds: float) -> str:
+    """Return how long a call took, three digits of it: ``0.12ms``, ``34.0ms``, ``1.2s``."""
+    return f"{seconds:.3g}s" if seconds >= 1 else f"{seconds * 1e3:.3g}ms"
 
 
-def _headline(tree: Mapping[str, Any]) -> str:
-    daemon, devices = tree["daemon"], tree["devices"]
-    well = sum(one["health"] == "Healthy" for one in devices)
-    return (
-        f"devd {daemon['version']}, pid {daemon['pid']}, up {age(daemon['uptime_s'])}: "
-        f"{well} of {len(devices)} devices healthy, {len(tree['resources'])} resources"
+# ---- header -----------------------------------------------------------------------------------------------------
+
+
+def _header(status: Mapping[str, object], *, wide: bool) -> list[str]:
+    daemon, shown, named = mapping(status, "daemon"), devices(status), resources(status)
+    well = sum(text(one, "health") == HEALTHY for one in shown)
+    registered = sum(text(mapping(one, "registration"), "state") == "registered" for one in named)
+    summary = (
+        f"devd {text(daemon, 'version')}, pid {text(daemon, 'pid')}, up {_age(daemon, 'uptime_s')}, on "
+        f"{text(daemon, 'runtime_dir')}: {well} of {len(shown)} devices Healthy, "
+        f"{registered} of {len(named)} resources registered"
     )
-
-
-def _since(device: Mapping[str, Any]) -> str:
-    since = datetime.fromisoformat(device["since"])
-    return age(max(0.0, (datetime.now(UTC) - since).total_seconds()))
-
-
-def _probed(device: Mapping[str, Any]) -> str:
-    probe = device["last_probe"]
-    return "-" if probe is None else f"{age(probe['age_s'])} ago"
-
-
-def _common(device: Mapping[str, Any]) -> list[str]:
-    sandbox = device["sandbox"]
-    pid = device["pid"]
+    if not wide:
+        return [summary]
+    forks = mapping(daemon, "forkserver")
+    counters = ", ".join(f"{name} {_flat(one)}" for name, one in mapping(daemon, "counters").items())
     return [
-        _since(device),
-        "-" if pid is None else str(pid),
-        str(device["restarts"]),
-        _probed(device),
-        "-" if sandbox is None else str(sandbox["level"]),
+        summary,
+        f"config {text(daemon, 'config')}, kubelet {text(daemon, 'kubelet_dir')} by {text(daemon, 'registration')}",
+        f"started {text(daemon, 'started')}, fork server {text(forks, 'pid')}, restarts {text(forks, 'restarts')}",
+        f"counters: {counters or '-'}",
     ]
 
 
-def _table(tree: Mapping[str, Any], width: int, *, colour: bool) -> list[str]:
-    head = ["RESOURCE", "DEVICE", "HEALTH", "WHY", "SINCE", "WORKER", "RESTARTS", "LAST PROBE", "SANDBOX"]
-    rows = [[one["resource"], one["id"], one["health"], one["reason"] or "-", *_common(one)] for one in tree["devices"]]
-    others = [max(map(len, column)) for index, column in enumerate(zip(head, *rows, strict=True)) if index != 3]
-    # Resource and device give way first to a readable WHY, the resource from its front (the name stands at its end).
-    room = width - sum(others) - len(GAP) * len(others)
-    if room < LEAST_WHY_CHARS and others[0] > LEAST_WHY_CHARS:
-        give = min(others[0] - LEAST_WHY_CHARS, LEAST_WHY_CHARS - room)
-        keep = others[0] - give
-        rows = [[_cut_front(row[0], keep), *row[1:]] for row in rows]
-        room += give
-    rows = [[*row[:3], cut(row[3], max(room, 4)), *row[4:]] for row in rows]
-    return [cut(line, width) if not colour else line for line in _columns(head, rows, colour=colour)]
+def _flat(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{key} {_flat(one)}" for key, one in value.items()) + ")"
+    return text({"value": value}, "value")
 
 
-def _wide_table(tree: Mapping[str, Any], *, colour: bool) -> list[str]:
-    head = ["RESOURCE", "DEVICE", "HEALTH", "SINCE", "WORKER", "RESTARTS", "LAST PROBE", "SANDBOX"]
-    head += ["PHASE", "INC", "LEASE", "NUMA", "REPLICAS", "PROBE", "TOOK", "PATHS", "WHY"]
-    rows = [[one["resource"], one["id"], one["health"], *_common(one), *_extra(one)] for one in tree["devices"]]
-    lines = _columns(head, rows, colour=colour)
-    for one in tree["devices"]:
-        missing = (one["sandbox"] or {}).get("missing", {})
-        lines += [f"{one['id']}: sandbox without {layer}: {why}" for layer, why in missing.items()]
+# ---- table ------------------------------------------------------------------------------------------------------
+
+
+def _columns(status: Mapping[str, object], now_s: float) -> list[Column]:
+    shown = devices(status)
+    cells = {
+        "RESOURCE": [text(one, "resource") for one in shown],
+        "DEVICE": [text(one, "id") for one in shown],
+        "HEALTH": [text(one, "health") for one in shown],
+        "WHY": [text(one, "reason") for one in shown],
+        "SINCE": [_since(one, now_s) for one in shown],
+        "PID": [text(one, "pid") for one in shown],
+        "RESTARTS": [text(one, "restarts") for one in shown],
+        "LAST PROBE": [_last_probe(mapping(one, "last_probe")) for one in shown],
+        "SANDBOX": [text(mapping(one, "sandbox"), "level") for one in shown],
+    }
+    return [Column(head, tuple(column)) for head, column in cells.items()]
+
+
+def _wide_columns(status: Mapping[str, object]) -> list[Column]:
+    shown = devices(status)
+    cells = {
+        "PROBE": [text(mapping(one, "last_probe"), "kind") for one in shown],
+        "TOOK": [_took(mapping(one, "last_probe")) for one in shown],
+        "PHASE": [text(one, "phase") + (" (wedged)" if one.get("wedged") is True else "") for one in shown],
+        "INCARNATION": [text(one, "incarnation") for one in shown],
+        "LEASE": [_age(one, "lease_s") for one in shown],
+        "NUMA": [text(one, "numa_node") for one in shown],
+        "REPLICAS": [text(one, "replicas") for one in shown],
+        "PATHS": [",".join(texts(one, "paths")) or "-" for one in shown],
+    }
+    return [Column(head, tuple(column)) for head, column in cells.items()]
+
+
+def _fitted(columns: Sequence[Column], width: int) -> list[Column]:
+    """Return the columns within ``width``: WHY is cut first, then the names, then whole columns are left out."""
+    kept = list(columns)
+    dropped = list(DROPPED)
+    while _least(kept) > width and dropped:
+        gone = dropped.pop(0)
+        kept = [one for one in kept if one.head != gone]
+    for head in ("WHY", "RESOURCE", "DEVICE"):
+        over = _total(kept) - width
+        kept = [_cut_column(one, one.width - over) if one.head == head and over > 0 else one for one in kept]
+    return kept
+
+
+def _total(columns: Sequence[Column]) -> int:
+    return sum(one.width for one in columns) + len(GAP) * (len(columns) - 1)
+
+
+def _least(columns: Sequence[Column]) -> int:
+    widths = (min(one.width, LEAST_CHARS.get(one.head, one.width)) for one in columns)
+    return sum(widths) + len(GAP) * (len(columns) - 1)
+
+
+def _cut_column(column: Column, room: int) -> Column:
+    room = max(room, LEAST_CHARS[column.head])
+    # A resource's domain tells the least of it; of all else the beginning tells the most.
+    front = column.head == "RESOURCE"
+    return Column(column.head, tuple(_cut(cell, room, front=front) for cell in column.cells))
+
+
+def _cut(cell: str, room: int, *, front: bool) -> str:
+    if len(cell) <= room:
+        return cell
+    return f"…{cell[len(cell) - room + 1 :]}" if front else f"{cell[: room - 1]}…"
+
+
+def _table(columns: Sequence[Column], *, colour: bool) -> list[str]:
+    head = GAP.join(f"{one.head:<{one.width}}" for one in columns).rstrip()
+    count = len(columns[0].cells)
+    rows = (GAP.join(_cell(one, index, colour=colour) for one in columns).rstrip() for index in range(count))
+    return [f"{BOLD}{head}{PLAIN}" if colour else head, *rows]
+
+
+def _cell(column: Column, index: int, *, colour: bool) -> str:
+    cell = column.cells[index]
+    padding = " " * (column.width - len(cell))
+    shade = SHADES.get(cell, "") if colour and column.head == "HEALTH" else ""
+    return f"{shade}{cell}{PLAIN}{padding}" if shade else cell + padding
+
+
+def _since(device: Mapping[str, object], now_s: float) -> str:
+    try:
+        since_s = datetime.fromisoformat(text(device, "since")).timestamp()
+    except (ValueError, OverflowError):
+        return "-"
+    return age(now_s - since_s)
+
+
+def _last_probe(probe: Mapping[str, object]) -> str:
+    return f"{text(probe, 'verdict')} {_age(probe, 'age_s')} ago" if probe else "-"
+
+
+def _took(probe: Mapping[str, object]) -> str:
+    duration_s = number(probe, "duration_s")
+    return "-" if duration_s is None else brief(duration_s)
+
+
+def _age(facts: Mapping[str, object], name: str) -> str:
+    seconds = number(facts, name)
+    return "-" if seconds is None else age(seconds)
+
+
+# ---- beneath the table ------------------------------------------------------------------------------------------
+
+
+def _registrations(status: Mapping[str, object], now_s: float) -> list[str]:
+    """Return a line for each resource: how it stands with the kubelet, and how old its list of devices is."""
+    lines = []
+    for one in resources(status):
+        registration, discovery = mapping(one, "registration"), mapping(one, "discovery")
+        stream = "stream open" if registration.get("stream_open") is True else "no stream"
+        lines.append(
+            f"{text(one, 'name')} ({text(one, 'driver')}): {text(one, 'healthy')} of {text(one, 'devices')} devices "
+            f"Healthy, {text(one, 'offered')} offered; {text(registration, 'state')} for {_since(registration, now_s)} "
+            f"by {text(registration, 'mode')}, {text(registration, 'registrations')} times, {stream}, "
+            f"{text(registration, 'socket')}; discovery pid {text(discovery, 'pid')}, list {_age(discovery, 'age_s')} "
+            "old"
+        )
     return lines
 
 
-def _extra(device: Mapping[str, Any]) -> list[str]:
-    probe, lease_s, numa = device["last_probe"], device["lease_s"], device["numa_node"]
-    return [
-        device["phase"] + (" (wedged)" if device["wedged"] else ""),
-        str(device["incarnation"]),
-        "-" if lease_s is None else age(lease_s),
-        "-" if numa is None else str(numa),
-        str(device["replicas"]),
-        "-" if probe is None else probe["kind"],
-        "-" if probe is None else age(probe["duration_s"]),
-        ",".join(device["paths"]) or "-",
-        device["reason"] or "-",
+def _sandboxes(status: Mapping[str, object]) -> list[str]:
+    """Return the sandboxes in use, each with the devices whose workers stand behind it."""
+    found: dict[str, list[str]] = {}
+    for one in devices(status):
+        sandbox = mapping(one, "sandbox")
+        if sandbox:
+            missing = "; ".join(f"{layer}: {why}" for layer, why in sorted(_pairs(mapping(sandbox, "missing"))))
+            active = ", ".join(texts(sandbox, "active")) or "nothing"
+            lack = f"; missing: {missing}" if missing else ""
+            found.setdefault(f"sandbox {text(sandbox, 'level')}: {active}{lack}", []).append(text(one, "id"))
+    return [f"{what} ({', '.join(ids)})" for what, ids in found.items()]
+
+
+def _pairs(facts: Mapping[str, object]) -> list[tuple[str, str]]:
+    return [(name, text(facts, name)) for name in facts]
+
+
+def _problems(status: Mapping[str, object]) -> list[str]:
+    """Return what an operator should know beside the devices' own health, once each."""
+    found = []
+    if error := text(mapping(status, "daemon"), "config_error", none=""):
+        found.append(f"configuration: {error}")
+    for one in resources(status):
+        name, registration, discovery = text(one, "name"), mapping(one, "registration"), mapping(one, "discovery")
+        if error := text(registration, "last_error", none=""):
+            found.append(f"{name}: {text(registration, 'state')}: {error}")
+        reason = text(discovery, "reason", none="")
+        if text(discovery, "health") != HEALTHY and reason:
+            found.append(f"{name}: discovery: {reason}; the list of devices is {_age(discovery, 'age_s')} old")
+        found += [f"{name}: {problem}" for problem in texts(discovery, "problems")]
+        if one.get("devices") == 0:
+            found.append(f"{name}: no devices")
+    found += [
+        f"{text(one, 'id')}: wedged: its worker cannot be ended, nothing else may touch the device until it is gone"
+        for one in devices(status)
+        if one.get("wedged") is True
     ]
+    return list(dict.fromkeys(found))
 
 
-def _columns(head: Sequence[str], rows: Sequence[Sequence[str]], *, colour: bool) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [GAP.join(f"{cell:<{room}}" for cell, room in zip(row, widths, strict=True)) for row in (head, *rows)]
-    if not colour:
-        return lines
-    painted = [f"{BOLD}{lines[0]}{PLAIN}"]
-    for row, line in zip(rows, lines[1:], strict=True):
-        shade = SHADES.get(row[2], "")
-        padded = f"{row[2]:<{widths[2]}}"
-        painted.append(line.replace(padded, f"{shade}{padded}{PLAIN}", 1) if shade else line)
-    return painted
-
-
-def _resources(tree: Mapping[str, Any], *, colour: bool) -> list[str]:
-    head = ["RESOURCE", "DRIVER", "HEALTHY", "OFFERED", "KUBELET", "STREAM", "REGISTRATIONS", "DISCOVERED", "SOCKET"]
-    rows = []
-    for one in tree["resources"]:
-        registration = one["registration"] or {}
-        found_s = one["discovery"]["age_s"]
-        rows.append(
-            [
-                one["name"],
-                one["driver"],
-                f"{one['healthy']}/{one['devices']}",
-                str(one["offered"]),
-                str(registration.get("state", "-")),
-                "open" if registration.get("stream_open") else "closed",
-                str(registration.get("registrations", 0)),
-                "-" if found_s is None else f"{age(found_s)} ago",
-                str(registration.get("socket", "-")),
-            ]
-        )
-    return ["", *_columns(head, rows, colour=colour)]
-
-
-def _notes(tree: Mapping[str, Any]) -> list[str]:
-    """Return what an operator should know beside the devices."""
-    notes = []
-    if tree["daemon"].get("config_error"):
-        notes.append(f"configuration: {tree['daemon']['config_error']}")
-    for one in tree["resources"]:
-        registration, discovery = one["registration"] or {}, one["discovery"]
-        if registration.get("last_error"):
-            notes.append(f"{one['name']}: kubelet: {registration['last_error']}")
-        if discovery["health"] != "Healthy" and discovery["reason"]:
-            notes.append(f"{one['name']}: discovery: {discovery['reason']}")
-        notes += [f"{one['name']}: {problem}" for problem in discovery["problems"]]
-        if not one["devices"]:
-            notes.append(f"{one['name']}: no devices match")
-    return notes
-
-
-def _cut_front(text: str, room: int) -> str:
-    return text if len(text) <= room else "…" + text[len(text) - room + 1 :]
+def _wrapped(line: str, width: int) -> list[str]:
+    if "\x1b" in line or len(line) <= width:
+        return [line]
+    return textwrap.wrap(line, width, subsequent_indent="    ") or [""]

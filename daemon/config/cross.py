@@ -10,7 +10,7 @@ from devd.daemon.config import placeholders
 from devd.daemon.config.document import Place
 from devd.daemon.config.errors import KeyPath, Problem
 from devd.daemon.config.match import MAX_SIMULATED, SimMatch
-from devd.daemon.config.model import Restart
+from devd.daemon.config.model import MAX_RESOURCES, Restart
 from devd.daemon.config.rules import duration_text, seconds_of
 from devd.daemon.config.translate import problem_at
 
@@ -27,6 +27,8 @@ def check(data: object, root: Place) -> list[Problem]:
     ids: dict[str, KeyPath] = {}
     for index, resource in _maps(_map(data).get("resources")):
         path: KeyPath = ("resources", index)
+        if index >= MAX_RESOURCES:
+            break  # reported by the model; the rest could be too many to compare
         found += _duplicate(root, names, resource.get("name"), (*path, "name"), "resource name")
         found += _resource(root, resource, path)
         if resource.get("driver") == "sim":

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from yaml.constructor import SafeConstructor
 
-from devd.daemon.config.errors import KeyPath, Problem, key_text
+from devd.daemon.config.errors import KeyPath, Problem, key_text, printable
 
 MAX_BYTES = 1024 * 1024
 """A configuration is a few kilobytes; a larger file is a wrong file."""
@@ -68,8 +68,7 @@ def parse(text: str) -> Document:
         return _refuse(error.line, str(error))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        parts = [part for part in (error.context, error.problem) if part]
-        return _refuse(mark.line + 1 if mark else 1, f"not YAML: {', '.join(parts)}")
+        return _refuse(mark.line + 1 if mark else 1, f"not YAML: {_story(error)}")
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         return _refuse(line, f"not YAML: character #x{_number(error.character):04x} is not allowed")
@@ -80,7 +79,7 @@ def _read(text: str) -> Document:
     loader = _BoundedLoader(text)
     try:
         node = loader.get_single_node()
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         # PyYAML's scanner passes on what chr() says to an escape beyond Unicode.
         raise _BoundsError(loader.line + 1, f"not YAML: {error}") from error
     finally:
@@ -243,6 +242,16 @@ def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
+def _story(error: yaml.MarkedYAMLError) -> str:
+    """Return what is wrong, and in what that began further up ("while parsing a flow sequence")."""
+    parts = [str(error.problem)] if error.problem else []
+    if error.context and error.context_mark is not None:
+        parts.append(f"{error.context} that begins on line {error.context_mark.line + 1}")
+    elif error.context:
+        parts.append(error.context)
+    return ", ".join(parts)
+
+
 def _number(character: object) -> int:
     return ord(character) if isinstance(character, str) else int(str(character))
 
@@ -257,4 +266,4 @@ def _found(node: yaml.Node) -> str:
 
 def _short(text: str) -> str:
     cut = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in cut)
+    return printable(cut)

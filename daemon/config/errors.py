@@ -32,7 +32,7 @@ class Problem:
         facts = [f"found {self.found}"] if self.found else []
         facts += [f"allowed {self.allowed}"] if self.allowed else []
         text = f"{self.message} ({'; '.join(facts)})" if facts else self.message
-        return ": ".join(part for part in (place, self.key, text) if part)
+        return printable(": ".join(part for part in (place, self.key, text) if part))
 
 
 class ConfigError(DevdError):
@@ -46,6 +46,11 @@ class ConfigError(DevdError):
     def render(self) -> str:
         """Return one line a problem: ``FILE:LINE: key: message (found X; allowed Y)``."""
         return "\n".join(one.render(self.source) for one in self.problems)
+
+
+def printable(text: str) -> str:
+    """Return a text that fits on one line of a terminal or log: everything unprintable in it is escaped."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def key_text(path: Sequence[str | int]) -> str:

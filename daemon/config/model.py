@@ -21,6 +21,8 @@ from devd.daemon.config.values import (
 )
 
 DRIVERS = ("node", "sim")
+MAX_RESOURCES = 256
+"""Each has a gRPC server, a socket and a scanning process of its own."""
 MAX_REPLICAS = 9999
 """Four digits: the kubelet's API has 63 characters for an id, 56 of them the device's, the rest ``::9998``."""
 
@@ -180,5 +182,7 @@ AnyResource = Annotated[
 class Config(Section):
     """The configuration of devd: one YAML file."""
 
-    kubelet: Kubelet = Field(Kubelet(), description="Where and how resources are registered.")
-    resources: tuple[AnyResource, ...] = Field(min_length=1, description="What is offered; at least one.")
+    kubelet: Kubelet = Field(Kubelet(), description="The kubelet's directories, and the way of registering.")
+    resources: tuple[AnyResource, ...] = Field(
+        min_length=1, max_length=MAX_RESOURCES, description=f"What is offered; 1 to {MAX_RESOURCES} resources."
+    )

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from devd.daemon.config.match import Step
 from devd.daemon.config.rules import Given, choice, duration, whole
-from devd.daemon.config.section import UNKNOWN, Section, exactly_one, tag_of
+from devd.daemon.config.section import UNKNOWN, Section, exactly_one, program_first, tag_of
 from devd.daemon.config.values import Argument, Attribute, NumberRange, Regex, Text
 
 NODE_PROBES = ("exists", "open", "read", "sysfs", "exec")
@@ -103,6 +103,7 @@ class ExecProbe(Probe):
     command: tuple[Argument, ...] = Field(
         min_length=1,
         max_length=256,
+        json_schema_extra=program_first(),
         description="Program and arguments; the program is an absolute path. The environment has DEVD_DEVICE (the id) "
         "and DEVD_PATHS.",
     )

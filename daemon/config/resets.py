@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from devd.daemon.config.rules import choice, duration
-from devd.daemon.config.section import UNKNOWN, Section, tag_of
+from devd.daemon.config.section import UNKNOWN, Section, program_first, tag_of
 from devd.daemon.config.values import Argument, Attribute, SysfsValue
 
 RESETS = ("exec", "sysfs", "sim")
@@ -42,7 +42,10 @@ class ExecReset(Reset):
 
     kind: Literal["exec"] = Field(description=_KIND)
     command: tuple[Argument, ...] = Field(
-        min_length=1, max_length=256, description="As for probes: an absolute program path and its arguments, no shell."
+        min_length=1,
+        max_length=256,
+        json_schema_extra=program_first(),
+        description="As for probes: an absolute program path and its arguments, no shell.",
     )
 
 

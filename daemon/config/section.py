@@ -23,6 +23,11 @@ def tag_of(value: object, key: str, kinds: frozenset[str], default: str = UNKNOW
     return kind if isinstance(kind, str) and kind in kinds else UNKNOWN
 
 
+def program_first() -> dict[str, JsonValue]:
+    """Return what JSON Schema says of a command: its first entry is an absolute path (``cross`` checks it)."""
+    return {"allOf": [{"prefixItems": [{"pattern": "^/"}]}]}
+
+
 def exactly_one(*keys: str) -> dict[str, JsonValue]:
     """Return what JSON Schema says where exactly one of some keys has to be there (``cross`` checks it)."""
     return {"oneOf": [{"required": [key]} for key in keys]}

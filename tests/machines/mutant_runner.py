@@ -3,6 +3,7 @@
 Usage: mutant_runner.py FILE. Exit 1 and MUTANT KILLED when the property test fails, 0 when the mutant survives.
 """
 
+import importlib
 import importlib.util
 import sys
 import traceback
@@ -20,12 +21,9 @@ def main(path: Path) -> int:
     module = importlib.util.module_from_spec(spec)
     sys.modules["devd.daemon.lifecycle"] = module
     spec.loader.exec_module(module)
-    import devd.daemon  # noqa: PLC0415 - after the mutant took the core's place
-
-    devd.daemon.lifecycle = module
+    # Imported only now that the mutant has taken the core's place.
     sys.path.insert(0, str(Path(__file__).resolve().parent))
-    import test_lifecycle  # noqa: PLC0415 - after the mutant took the core's place
-
+    test_lifecycle = importlib.import_module("test_lifecycle")
     quick = settings(
         max_examples=1000,
         stateful_step_count=60,

@@ -208,3 +208,20 @@ def test_stand_ins_know_the_keys_of_all_kinds(kinds: object, stand_in: type) -> 
 def test_selectors_are_not_confused() -> None:
     """The two drivers' selectors share no key, so that a message about one never fits the other."""
     assert not set(keys_of(NodeMatch)) & set(keys_of(SimMatch))
+
+
+def test_a_problem_is_one_line_whatever_the_file_says() -> None:
+    """Line breaks and control characters of a value reach no terminal or log."""
+    with pytest.raises(ConfigError) as caught:
+        config_of(r', env: {A: "{a\nb}", "B\e": "x"}')
+    assert [line.isprintable() for line in caught.value.render().split("\n")] == [True, True]
+
+
+def test_too_many_resources() -> None:
+    """A list over its limit is one problem, at its key."""
+    entries = "".join(f"  - {{name: a.io/x{n}, driver: node, match: {{path: /dev/x}}}}\n" for n in range(257))
+    with pytest.raises(ConfigError) as caught:
+        load_text(f"resources:\n{entries}", "t.yaml")
+    assert caught.value.render() == (
+        "t.yaml:1: resources: the list is too long (found a list of 257 entries; allowed at most 256)"
+    )
