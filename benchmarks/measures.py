@@ -9,9 +9,10 @@ from devd.daemon.demo.rig import Rig
 
 Row = tuple[str, float, str]
 
-CALLS = 2000
-WARM_UP = 200
-HANG_AFTER_S = 12
+CALLS = 3000
+PAUSE_S = 0.001
+"""Calls of a run, spread over some 6 s: many rounds of hangs, kills and restarts fall into it."""
+HANG_AFTER_S = 15
 LISTS = 20
 KUBELET_RESTARTS = 20
 HANGS = 5
@@ -20,14 +21,14 @@ HANGS = 5
 async def allocate_while_all_hang(devices: int) -> list[Row]:
     """Allocate on a healthy device, alone and while every device of another resource hangs."""
     script = f"[{{for: {HANG_AFTER_S}s, do: pass}}, {{do: hang}}]"
+    well, sick = "bench.devd.io/well", "bench.devd.io/sick"
     rows: list[Row] = []
-    async with Rig(config(sim_resource("well", 1), sim_resource("sick", devices, script=script))) as rig:
-        await rig.healthy("bench.devd.io/well", 1)
-        await rig.healthy("bench.devd.io/sick", devices)
-        await allocate_latencies(rig, "bench.devd.io/well", "well-0", WARM_UP)
-        idle = await allocate_latencies(rig, "bench.devd.io/well", "well-0", CALLS)
-        await rig.unhealthy("bench.devd.io/sick", devices)
-        hung = await allocate_latencies(rig, "bench.devd.io/well", "well-0", CALLS)
+    async with Rig(config(sim_resource("well", 1), sim_resource("sick", devices, script=script, timeout="2s"))) as rig:
+        await rig.healthy(well, 1)
+        await rig.healthy(sick, devices)
+        idle = await allocate_latencies(rig, well, "well-0", CALLS, PAUSE_S)
+        await rig.unhealthy(sick, devices)
+        hung = await allocate_latencies(rig, well, "well-0", CALLS, PAUSE_S)
         began_s = time.perf_counter()
         rig.status()
         status_s = time.perf_counter() - began_s
@@ -48,7 +49,8 @@ async def verdict_to_kubelet() -> list[Row]:
         await rig.healthy(resource)
         await rig.kubelet.wait_for(lambda: len(rig.kubelet.resources[resource].lists) >= LISTS, 60.0)
         seen = [at_s for at_s, _health in rig.turns(resource, "flap-0")][1:]
-        made = sorted(float(one["probe_at_s"]) for one in rig.journal("flap-0", "verdict") if one["probe_at_s"])
+        verdicts = await rig.journal_has("flap-0", "verdict", LISTS)
+        made = sorted(float(one["probe_at_s"]) for one in verdicts if one["probe_at_s"])
     delays = [min(at_s - one for one in made if one <= at_s) for at_s in seen]
     return [
         ("verdict to kubelet, p50", percentile(delays, 0.5) * 1e3, "ms"),
@@ -69,8 +71,9 @@ async def hang_to_kubelet() -> list[Row]:
             return [at_s for at_s, health in rig.turns(resource, "hang-0") if health != "Healthy"]
 
         await rig.kubelet.wait_for(lambda: len(falls()) >= HANGS, 60.0)
-        seen = falls()
-        began = [float(one["activity_at_s"]) for one in rig.journal("hang-0", "kill") if one.get("activity_at_s")]
+        seen = falls()[:HANGS]
+        kills = await rig.journal_has("hang-0", "kill", HANGS)
+        began = [float(one["activity_at_s"]) for one in kills if one.get("activity_at_s")]
     delays = [min(at_s - one for one in began if one <= at_s) - timeout_s for at_s in seen]
     return [
         ("hung probe to kubelet, past its timeout, p50", percentile(delays, 0.5) * 1e3, "ms"),

@@ -1,28 +1,23 @@
 """What the measurements share: configurations of simulated devices, calls in a row, ranks."""
 
-import time
-
-import grpc.aio
+import asyncio
+import json
+import sys
 
 from devd.daemon.demo.rig import Rig
-from devd.proto.gen import deviceplugin_pb2 as pb
-from devd.proto.gen import deviceplugin_pb2_grpc as rpc
 
 
-async def allocate_latencies(rig: Rig, resource: str, device: str, calls: int) -> list[float]:
-    """Return the seconds that each of ``calls`` Allocate calls in a row took, over a connection of its own."""
+async def allocate_latencies(rig: Rig, resource: str, device: str, calls: int, pause_s: float) -> list[float]:
+    """Return the seconds that each of ``calls`` Allocate calls took, made by a process of its own."""
     endpoint = rig.kubelet.resources[resource].endpoint
     if endpoint is None:
         raise RuntimeError(f"{resource} is not registered")
-    request = pb.AllocateRequest(container_requests=[pb.ContainerAllocateRequest(devices_ids=[device])])
-    took: list[float] = []
-    async with grpc.aio.insecure_channel(f"unix:{endpoint.path}") as channel:
-        stub = rpc.DevicePluginStub(channel)
-        for _ in range(calls):
-            began_s = time.perf_counter()
-            await stub.Allocate(request)
-            took.append(time.perf_counter() - began_s)
-    return took
+    arguments = [str(endpoint.path), device, str(calls), str(pause_s)]
+    client = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.allocate_client", *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await client.communicate()
+    return [float(one) for one in json.loads(printed)]
 
 
 def sim_resource(name: str, count: int, *, script: str = "", period: str = "1s", timeout: str = "500ms") -> str:

@@ -22,6 +22,7 @@ from devd.ipc.messages import ControlRequest
 READY_WITHIN_S = 60.0
 END_WITHIN_S = 15.0
 STATUS_WITHIN_S = 2.0
+LOOK_EVERY_S = 0.02
 LOG_TAIL_CHARS = 6000
 
 
@@ -133,6 +134,16 @@ class Rig:
             for line in file.read_text(encoding="utf-8").splitlines()
         ]
         return [one for one in records if one.get("device") == device and event in {"", one.get("event")}]
+
+    async def journal_has(self, device: str, event: str, count: int) -> list[dict[str, Any]]:
+        """Return a device's lines of an event once there are ``count``: a thread of devd writes them a little later.
+
+        Raises TimeoutError.
+        """
+        async with asyncio.timeout(READY_WITHIN_S):
+            while len(records := self.journal(device, event)) < count:  # noqa: ASYNC110 - a file tells of no event
+                await asyncio.sleep(LOOK_EVERY_S)
+        return records
 
     def worker_pids(self) -> list[int]:
         """Return the pids of all workers and scouts, and of the fork server."""
