@@ -77,6 +77,7 @@ class DeviceState:
     healthy: bool = False
     lease_until_s: float | None = None
     reason: str = "waiting for the first probe"
+    cause: str = ""
     decided: bool = False
     pid: int | None = None
     spawned_at_s: float = 0.0

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from devd.ipc.health import HealthSubscriber, Received
 from devd.ipc.messages import Health
 
-RATE_PER_S = 100.0
-"""Messages a second a worker may send over time: two a probe, at the shortest period of 50 ms, and as much again."""
-BURST = 400.0
+RATE_PER_S = 500.0
+"""Messages a second a worker may send over time. An honest one sends two to five a probe and node, at the shortest
+period (50 ms) of one node some 100; a flood is tens of thousands."""
+BURST = 1000.0
 """Messages at once: what a worker may have queued while the front was away, with room."""
 BATCH = 256
 """Messages taken before the loop gets its turn again."""

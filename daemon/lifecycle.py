@@ -96,7 +96,7 @@ def _spawn(state: DeviceState, at_s: float, effects: tuple[ev.Effect, ...]) -> S
 
 
 def _end_lease(state: DeviceState, reason: str) -> DeviceState:
-    return replace(state, lease_until_s=None, passes=0, reason=reason, decided=True)
+    return replace(state, lease_until_s=None, passes=0, reason=reason, cause=reason, decided=True)
 
 
 def _kill(state: DeviceState, at_s: float, reason: str, *, inspect: bool) -> Step:
@@ -168,7 +168,8 @@ def _passed(state: DeviceState, at_s: float, policy: Policy) -> DeviceState:
     # Recovery has to be earned; a device that never fell has nothing to recover from.
     if state.healthy or not state.decided or state.passes >= policy.successes:
         return replace(state, lease_until_s=at_s + policy.lease_s)
-    return replace(state, reason=f"recovering: {state.passes} of {policy.successes} good probes in a row")
+    progress = f"recovering, {state.passes} of {policy.successes} good probes in a row"
+    return replace(state, reason=f"{progress}, from: {state.cause}")
 
 
 def _failed(state: DeviceState, reason: str, at_s: float, policy: Policy) -> DeviceState:
@@ -340,7 +341,8 @@ def _exited(state: DeviceState, event: ev.Exited, policy: Policy) -> Step:
 def _observed(state: DeviceState, event: ev.Observed, policy: Policy) -> Step:
     del policy
     if state.reason and event.detail not in state.reason:
-        state = replace(state, reason=f"{state.reason}; {event.detail}")
+        reason = f"{state.reason}; {event.detail}"
+        state = replace(state, reason=reason, cause=reason)
     return state, (ev.Record("observed", event.detail),)
 
 

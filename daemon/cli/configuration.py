@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from devd.daemon.cli import exits
+from devd.daemon.cli.output import put
 from devd.daemon.config import ConfigError, json_schema, load
 
 
@@ -18,11 +19,11 @@ def check(file: Path) -> int:
         print(f"{file}: {count} {'error' if count == 1 else 'errors'}", file=sys.stderr)
         return exits.USAGE
     names = ", ".join(resource.name for resource in config.resources)
-    print(f"{file}: ok, {len(config.resources)} {'resource' if len(config.resources) == 1 else 'resources'}: {names}")
+    put(f"{file}: ok, {len(config.resources)} {'resource' if len(config.resources) == 1 else 'resources'}: {names}")
     return exits.OK
 
 
 def schema() -> int:
     """Print the configuration's JSON Schema."""
-    print(json.dumps(json_schema(), indent=2))
+    put(json.dumps(json_schema(), indent=2))
     return exits.OK

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from devd.daemon.cli import exits
 from devd.daemon.cli.exits import CommandError
+from devd.daemon.cli.output import drop_output, put
 from devd.daemon.options import DEFAULT_LOG_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR, RUNTIME_DIR_VARIABLE
 
 DEFAULT_INTERVAL_S = 2.0
@@ -33,14 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(argv)
-        _flush()
+        # What other modules printed may still wait in the buffer.
+        put("", end="")
     except CommandError as error:
         _complain(str(error))
         return error.code
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:
-        _drop_output()
+        drop_output()
         return exits.BROKEN_PIPE
     return code
 
@@ -55,32 +57,12 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     return command(arguments)
 
 
-def _flush() -> None:
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _drop_output()
-        raise CommandError(f"the output cannot be written: {error.strerror}") from error
-
-
 def _complain(text: str) -> None:
     # The pipe may be closed on this side as well; then the code alone has to say it.
     try:
         print(f"devd: {text}", file=sys.stderr, flush=True)
     except (OSError, AttributeError):
         return
-
-
-def _drop_output() -> None:
-    """Point stdout elsewhere: the interpreter flushes it once more on its way out, and would complain."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, sys.stdout.fileno())
-    finally:
-        os.close(null)
 
 
 # ---- arguments --------------------------------------------------------------------------------------------------
@@ -226,7 +208,7 @@ def _order(arguments: argparse.Namespace) -> int:
     from devd.daemon.cli.client import ask  # noqa: PLC0415 - ZeroMQ is for those who ask
 
     ask(arguments.runtime_dir, arguments.verb, {"device": arguments.device})
-    print(f"{arguments.device}: {arguments.verb} ordered; 'devd status {arguments.device}' shows what comes of it")
+    put(f"{arguments.device}: {arguments.verb} ordered; 'devd status {arguments.device}' shows what comes of it")
     return exits.OK
 
 
@@ -234,7 +216,7 @@ def _health(arguments: argparse.Namespace) -> int:
     from devd.daemon.cli.client import ask  # noqa: PLC0415 - ZeroMQ is for those who ask
 
     ask(arguments.runtime_dir, "health")
-    print("ok")
+    put("ok")
     return exits.OK
 
 
@@ -265,5 +247,5 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _version(_arguments: argparse.Namespace) -> int:
     from devd import __version__  # noqa: PLC0415 - as above
 
-    print(f"devd {__version__}")
+    put(f"devd {__version__}")
     return exits.OK

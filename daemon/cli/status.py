@@ -14,6 +14,7 @@ from typing import Literal, NoReturn
 from devd.daemon.cli import exits
 from devd.daemon.cli.client import ask
 from devd.daemon.cli.exits import CommandError
+from devd.daemon.cli.output import put
 from devd.daemon.cli.render import render
 from devd.daemon.cli.tree import devices, resources, text
 
@@ -38,7 +39,7 @@ def run(wish: Wish) -> int:
     """Print the status. Raises CommandError when the daemon cannot be asked or a filter fits nothing."""
     if wish.interval_s is not None:
         _watch(wish, wish.interval_s)
-    print(shown(asked(wish), wish.output))
+    put(shown(asked(wish), wish.output))
     return exits.OK
 
 
@@ -112,13 +113,13 @@ def _colour() -> bool:
 
 def _watch(wish: Wish, interval_s: float) -> NoReturn:
     """Show the status until Ctrl-C. A daemon that is not there at first is an error; one that goes away may return."""
-    _put(_one_of_many(asked(wish), wish.output), wish)
+    _show(_one_of_many(asked(wish), wish.output), wish)
     while True:
         time.sleep(interval_s)
         try:
-            _put(_one_of_many(asked(wish), wish.output), wish)
+            _show(_one_of_many(asked(wish), wish.output), wish)
         except CommandError as error:
-            _put(f"devd: {error}", wish, trouble=True)
+            _show(f"devd: {error}", wish, trouble=True)
 
 
 def _one_of_many(status: Mapping[str, object], output: Output) -> str:
@@ -126,16 +127,17 @@ def _one_of_many(status: Mapping[str, object], output: Output) -> str:
     return json.dumps(status) if output == "json" else shown(status, output)
 
 
-def _put(content: str, wish: Wish, *, trouble: bool = False) -> None:
-    if wish.output in {"json", "yaml"}:
-        if trouble:
-            print(content, file=sys.stderr, flush=True)
-        else:
-            print(f"---\n{content}" if wish.output == "yaml" else content, flush=True)
+def _show(content: str, wish: Wish, *, trouble: bool = False) -> None:
+    if trouble and wish.output in {"json", "yaml"}:
+        print(content, file=sys.stderr, flush=True)
+    elif wish.output == "yaml":
+        put(f"---\n{content}")
+    elif wish.output == "json":
+        put(content)
     elif sys.stdout.isatty():
-        print(_page(content), end="", flush=True)
+        put(_page(content), end="")
     else:
-        print(f"{content}\n", flush=True)
+        put(f"{content}\n")
 
 
 def _page(content: str) -> str:

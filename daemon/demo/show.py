@@ -51,7 +51,9 @@ class _Demo:
         self._health: dict[str, str] = {}
         self._turned: dict[str, int] = {}
         self._read_s: dict[str, float] = {}
-        self._pods = self._refused = self._restarts_ms = 0
+        self._restarts: dict[str, int] = {}
+        self._unseen = 0
+        self._pods = self._refused = self._back_after_ms = 0
         self._status: dict[str, Any] | None = None
         self._status_ms: list[float] = []
         self._ended = asyncio.Event()
@@ -64,6 +66,7 @@ class _Demo:
         await self._kubelet.start()
         daemon = self._rig.start_daemon()
         self._tell(f"devd runs as process {daemon.pid}; config, sockets and logs are below {self._rig.root}")
+        self._tell("sim-flapping will fail its probe and recover, sim-hanging hang, sim-crashing's worker crash")
         acts = [asyncio.create_task(act) for act in (self._watch(daemon), self._pods_come(), self._kubelet_restarts())]
         try:
             async with asyncio.timeout(self._seconds):
@@ -88,6 +91,7 @@ class _Demo:
         while True:
             self._status = await self._ask_status()
             self._note_turns()
+            self._note_replacements()
             if daemon.poll() is not None:
                 self._tell(f"devd ended by itself with code {daemon.returncode}")
                 self._ended.set()
@@ -127,6 +131,16 @@ class _Demo:
             line = lines.get(device)
             why = f": {line.reason}" if line and line.reason and health != "Healthy" else ""
             self._tell(f"kubelet sees {resource}/{device} {health}{why}")
+
+    def _note_replacements(self) -> None:
+        """Tell of each worker that was replaced without the kubelet noticing: the point of a lease."""
+        for device in (self._status or {}).get("devices", []):
+            name, restarts = str(device["id"]), int(device["restarts"])
+            before = self._restarts.get(name, 0)
+            self._restarts[name] = restarts
+            if restarts > before and device["health"] == "Healthy" and device["last_exit"] != "killed by SIGKILL":
+                self._unseen += 1
+                self._tell(f"{name}'s worker was {device['last_exit']} and is replaced; the kubelet sees no change")
 
     async def _pods_come(self) -> None:
         """Have a pod come now and then, take a device, start, and go."""
@@ -171,8 +185,8 @@ class _Demo:
             await self._kubelet.wait_for(
                 lambda: all(self._kubelet.capacity(name) > 0 for name in known if name in self._kubelet.resources), 20.0
             )
-            self._restarts_ms = round((time.monotonic() - began_s) * 1e3)
-            self._tell(f"all resources are back {self._restarts_ms} ms after its socket")
+            self._back_after_ms = round((time.monotonic() - began_s) * 1e3)
+            self._tell(f"all resources are back {self._back_after_ms} ms after its socket")
 
     # ---- the end ----
 
@@ -187,10 +201,11 @@ class _Demo:
         """Print the summary; return the demo's exit code."""
         median_ms = sorted(self._status_ms)[len(self._status_ms) // 2] if self._status_ms else 0.0
         violations = self._kubelet.violations
-        restart = f"{self._restarts_ms} ms until all was back" if self._restarts_ms else "not shown"
-        print("\n".join(["", "Summary", "-------", *screen.table(last, MIN_SIZE[0] + 20, colour=self._live)]))
+        restart = f"{self._back_after_ms} ms until all was back" if self._back_after_ms else "not shown"
+        print("\n".join(["", "", "Summary", "-------", *screen.table(last, MIN_SIZE[0] + 20, colour=self._live)]))
         facts = {
             "devices that turned": ", ".join(f"{name} {n}x" for name, n in sorted(self._turned.items())) or "none",
+            "workers replaced": f"{sum(self._restarts.values())}, {self._unseen} of them unseen by the kubelet",
             "pods": f"{self._pods} came, {self._refused} refused",
             "kubelet restart": restart,
             "devd status": f"{len(self._status_ms)} answers, median {median_ms:.1f} ms",
