@@ -12,8 +12,8 @@ PLACEHOLDERS: Mapping[str, str] = MappingProxyType(
     {
         "id": "the device's id; the first one's where a text is made once for several devices",
         "ids": "the ids of all devices the container gets, separated by commas",
-        "path": "the device's node; the first one's where it has several",
-        "paths": "all nodes of all devices the container gets, separated by commas",
+        "path": "the device's node, the first one where it has several; in `env` its path in the container",
+        "paths": "all nodes of all devices the container gets, separated by commas; in `env` as in the container",
         "name": "the last part of the device's node",
         "names": "the names of all devices the container gets, separated by commas",
         "index": "the device's position among those the container gets, from 0, in natural order",
