@@ -96,6 +96,8 @@ class Daemon:
     async def run(self) -> int:
         """Run until told to end."""
         loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end_asked, number)
         _become_subreaper()
         _raise_descriptor_limit()
         self._auth = PeerAuthenticator(self._context)
@@ -117,8 +119,6 @@ class Daemon:
         self._status = StatusReport(self._supervisor, self._scouts, self._tables, self._endpoints, self._facts())
         control = ControlServer(self._context, self._layout.control)
         self._control = ControlDesk(loop, control, self._supervisor, self._build_status)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._end_asked, number)
         self._scouts.start()
         log.info("devd %s runs %d resources", os.getpid(), len(self._tables), extra={"event": "start"})
         watch.start()

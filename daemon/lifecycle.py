@@ -461,8 +461,11 @@ def _leaving_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
 
 def _stopping_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     del at_s, policy
-    who = f"worker {state.pid}" if state.pid else "its worker"
-    fence = f"{who} does not end after SIGKILL: fenced, nothing touches the device until the kernel lets go of it"
+    fence = (
+        f"worker {state.pid} does not end after SIGKILL: fenced, nothing touches the device until the kernel lets it go"
+        if state.pid is not None
+        else "the fork server has not answered the order for its worker: the daemon's log tells more"
+    )
     cause = state.reason if not state.healthy and state.present else ""
     reason = f"{cause}; {fence}" if cause else fence
     state = replace(_end_lease(state, reason), wedged=True, deadline_s=None)

@@ -47,7 +47,10 @@ class PreStartDesk:
         timer = loop.call_later(self._budget_s, self._expire, device, waiter)
         try:
             self._ask(device, waiter)
-            return await future
+            # The expiry answers in time; a device that is not supervised any more answers nothing at all.
+            return await asyncio.wait_for(future, self._budget_s + 1)
+        except TimeoutError:
+            return "it has left meanwhile"
         finally:
             timer.cancel()
             del self._waiting[waiter]
