@@ -84,7 +84,7 @@ class ScoutFeed:
         """Free the claim of a device that has left, and give it to whoever lists it too."""
         self._claims.release(device)
         for table in self._tables.values():
-            if table.devices.pop(device, None) is not None:
+            if table.drop(device):
                 table.notify()
         if self._closed:
             return
@@ -134,7 +134,7 @@ class ScoutFeed:
 
     def _present(self, table: ResourceTable, device: Device) -> None:
         known = table.devices.get(device.id)
-        table.devices[device.id] = device
+        table.put(device)
         spec = _worker_spec(table.config, device)
         charge = self._supervisor.get(device.id)
         if known is not None and charge is not None and known != device:

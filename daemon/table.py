@@ -1,6 +1,6 @@
 """One resource as the kubelet sees it: the listed devices, their replicas, and answers from memory alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from devd.daemon import allocation
@@ -32,11 +32,13 @@ class Desk(Protocol):
 
 
 class ResourceTable:
-    """A ``ResourceView`` over the supervisor. ``devices`` is changed by the scout feed alone."""
+    """A ``ResourceView`` over the supervisor. Devices are put in and taken out by the scout feed alone."""
 
     def __init__(self, config: Resource, health: Health, desk: Desk) -> None:
         self.config = config
-        self.devices: dict[str, Device] = {}
+        self._devices: dict[str, Device] = {}
+        self._sorted = True
+        self._numbers = frozenset(map(str, range(config.replicas)))
         self._health = health
         self._desk = desk
         self._subscribers: list[Callable[[], None]] = []
@@ -52,6 +54,24 @@ class ResourceTable:
         return self.config.reset is not None
 
     @property
+    def devices(self) -> Mapping[str, Device]:
+        """The devices by id, as they were last discovered, in natural order."""
+        if not self._sorted:
+            # Once a change of the list, so that no RPC has to.
+            self._devices = dict(sorted(self._devices.items(), key=lambda one: allocation.natural_key(one[0])))
+            self._sorted = True
+        return self._devices
+
+    def put(self, device: Device) -> None:
+        """Take a device in, or note its new nodes and properties."""
+        self._sorted = self._sorted and device.id in self._devices
+        self._devices[device.id] = device
+
+    def drop(self, device: str) -> bool:
+        """Take a device out; return whether it was there."""
+        return self._devices.pop(device, None) is not None
+
+    @property
     def decided(self) -> bool:
         """True when each device has had its first verdict."""
         charges = (self._health.get(device) for device in self.devices)
@@ -60,7 +80,7 @@ class ResourceTable:
     def listed(self) -> list[str]:
         """Return the ids of the devices in the list, in natural order."""
         charges = ((device, self._health.get(device)) for device in self.devices)
-        return sorted((one for one, charge in charges if charge and charge.state.listed), key=allocation.natural_key)
+        return [device for device, charge in charges if charge is not None and charge.state.listed]
 
     def replicas(self, device: str) -> list[str]:
         """Return the ids under which a device is offered."""
@@ -120,11 +140,21 @@ class ResourceTable:
 
     def _physical(self, ids: Sequence[str], error: type[AllocationRefusedError | PreStartError]) -> list[str]:
         """Return the devices behind replica ids, each once, in natural order."""
-        known = {replica: device for device in self.listed() for replica in self.replicas(device)}
-        unknown = sorted(one for one in ids if one not in known)
+        found = {one: self._device_of(one) for one in ids}
+        unknown = sorted(one for one, device in found.items() if device is None)
         if unknown:
             raise error(f"{self.name}: unknown device ids {unknown[:5]}: not in the list this plugin sent last")
-        return sorted({known[one] for one in ids}, key=allocation.natural_key)
+        return sorted({device for device in found.values() if device is not None}, key=allocation.natural_key)
+
+    def _device_of(self, replica: str) -> str | None:
+        """Return the listed device an offered id stands for, or None; the way back of ``replicas``."""
+        device = replica
+        if self.config.replicas > 1:
+            device, _, number = replica.rpartition(REPLICA_SEPARATOR)
+            if number not in self._numbers:
+                return None
+        charge = self._health.get(device) if device in self._devices else None
+        return device if charge is not None and charge.state.listed else None
 
     def _reason(self, device: str) -> str:
         charge = self._health.get(device)
