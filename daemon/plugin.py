@@ -238,7 +238,8 @@ class Plugin(rpc.DevicePluginServicer):
         await self._refuse(context, grpc.StatusCode.INTERNAL, text)
 
     async def _refuse(self, context: Context, code: grpc.StatusCode, text: str) -> NoReturn:
-        await context.abort(code, f"{self._view.name}: {one_line(text)}")
+        name = f"{self._view.name}: "
+        await context.abort(code, name + one_line(text).removeprefix(name))
         raise AssertionError("abort raises")
 
     # ---- the list ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,75 @@
+"""PreStart's desk: every call is answered once, in time, whatever its devices do."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from devd.daemon.errors import PreStartError
+from devd.daemon.prestart import PreStartDesk
+
+Asked = list[tuple[str, int]]
+
+
+def desk(answer: Callable[[PreStartDesk, str, int], None], budget_s: float = 5.0) -> tuple[PreStartDesk, Asked, Asked]:
+    """Return a desk whose devices answer by ``answer``, what it asked, and what it gave up."""
+    asked: Asked = []
+    expired: Asked = []
+
+    def ask(device: str, waiter: int) -> None:
+        asked.append((device, waiter))
+        asyncio.get_running_loop().call_soon(answer, made, device, waiter)
+
+    def expire(device: str, waiter: int) -> None:
+        expired.append((device, waiter))
+        made.answered(waiter, ok=False, text="too slow")
+
+    made = PreStartDesk(ask, expire, budget_s)
+    return made, asked, expired
+
+
+def test_all_devices_are_asked_at_once_and_must_all_be_ready() -> None:
+    """Two devices are asked together; when both are ready, so is the container."""
+
+    async def run() -> None:
+        made, asked, _ = desk(lambda one, _device, waiter: one.answered(waiter, ok=len(asked) == 2, text="alone"))
+        await made.ready(["a", "b"])
+        assert [device for device, _ in asked] == ["a", "b"]
+
+    asyncio.run(run())
+
+
+def test_failure_names_each_device_and_its_cause() -> None:
+    """The error has every device that is not ready with its cause, and what the kubelet does next."""
+
+    async def run() -> None:
+        made, _, _ = desk(lambda one, device, waiter: one.answered(waiter, ok=device == "a", text="no link"))
+        with pytest.raises(PreStartError, match=r"^b: no link; c: no link \(the kubelet tries"):
+            await made.ready(["a", "b", "c"])
+
+    asyncio.run(run())
+
+
+def test_device_that_never_answers_is_given_up_in_time() -> None:
+    """A device that says nothing is expired once, and its call fails."""
+
+    async def run() -> None:
+        made, asked, expired = desk(lambda _one, _device, _waiter: None, budget_s=0.05)
+        with pytest.raises(PreStartError, match="a: too slow"):
+            await made.ready(["a"])
+        assert expired == asked
+
+    asyncio.run(run())
+
+
+def test_late_and_doubled_answers_are_nobodys() -> None:
+    """An answer to a call that is over, or a second one, changes nothing."""
+
+    async def run() -> None:
+        made, asked, _ = desk(lambda one, _device, waiter: one.answered(waiter, ok=True, text=""))
+        await made.ready(["a"])
+        made.answered(asked[0][1], ok=False, text="late")
+        made.answered(999, ok=False, text="never asked")
+        await made.ready(["a"])
+
+    asyncio.run(run())
