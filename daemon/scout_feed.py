@@ -7,6 +7,7 @@ bounded time), so that the same resource wins a contested device at each start.
 import dataclasses
 import hashlib
 import logging
+import re
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ from devd.ipc.messages import Device, Listing, WorkerSpec
 FIRST_LISTINGS_WITHIN_S = 10.0
 """How long the first listings wait for each other."""
 SCOUT_PREFIX = "scout:"
+MAX_ID_CHARS = 56
+"""The kubelet's API has 63 characters for an id; the rest is for the replica's ``::n``."""
+DEVICE_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_ID_CHARS}}}")
 LONGEST_NAME = 200
 """A worker's ZAP domain (``command:`` and its id) has 255 bytes at most."""
 
@@ -111,15 +115,17 @@ class ScoutFeed:
         seen = {device.id for device in listing.devices}
         for device_id in [one for one in table.devices if one not in seen]:
             self._gone(table, device_id)
-        conflicts = []
+        conflicts: list[str] = []
+        kept: set[str] = set()
         for device in listing.devices:
-            conflict = self._claims.claim(listing.resource, device)
+            conflict = _unfit(device, kept) or self._claims.claim(listing.resource, device)
             if conflict is None:
+                kept.add(device.id)
                 self._present(table, device)
-                continue
-            conflicts.append(conflict)
-            if device.id in table.devices:
-                self._gone(table, device.id)
+            else:
+                conflicts.append(conflict)
+        for device_id in [one for one in table.devices if one in seen - kept]:
+            self._gone(table, device_id)
         for conflict in conflicts:
             if conflict not in self._conflicts.get(listing.resource, ()):
                 log.error("%s: %s", listing.resource, conflict, extra={"resource": listing.resource})
@@ -142,6 +148,13 @@ class ScoutFeed:
             self._supervisor.respec(device.id, spec, replaced)
         if charge is None or not charge.state.present or not charge.state.wanted:
             self._supervisor.add(device.id, table.name, _policy(table.config), spec)
+
+
+def _unfit(device: Device, before: set[str]) -> str | None:
+    """Return why a device cannot be offered at all: its id breaks the kubelet's rules, or stands twice in the list."""
+    if not DEVICE_ID.fullmatch(device.id):
+        return f"device id {device.id!r:.80} is not 1 to {MAX_ID_CHARS} of letters, digits, '.', '_', ':' and '-'"
+    return f"device id {device.id!r} stands twice in what was discovered" if device.id in before else None
 
 
 def _replacement(old: Device, new: Device) -> str:

@@ -14,6 +14,7 @@ import zmq
 
 from devd.daemon import events as ev
 from devd.daemon import lifecycle, proc
+from devd.daemon.claimed_text import REASON_CHARS, bounded_health, bounded_sandbox, plain
 from devd.daemon.device_state import DeviceState, Phase, Policy
 from devd.daemon.workforce import End, Workforce
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
@@ -229,9 +230,10 @@ class Supervisor:
             return
         match message:
             case Hello():
-                charge.sandbox = message.sandbox
+                charge.sandbox = bounded_sandbox(message.sandbox)
             case ResetDone(_, _, reset_id, ok, reason, _, health):
-                done = ev.ResetFinished(self.now(), incarnation, reset_id, ok, reason, health)
+                said = plain(reason, REASON_CHARS)
+                done = ev.ResetFinished(self.now(), incarnation, reset_id, ok, said, bounded_health(health))
                 self.send(device, done)
             case Listing():
                 self._tell.listed(device, message)
@@ -242,7 +244,7 @@ class Supervisor:
 
     def reported(self, device: str, health: Health) -> None:
         """Take in a health message whose sender is known to be the device's worker."""
-        self.send(device, ev.Reported(self.now(), health.incarnation, health))
+        self.send(device, ev.Reported(self.now(), health.incarnation, bounded_health(health)))
 
     # ---- time ----
 
