@@ -37,10 +37,10 @@ def test_hung_probe_turns_unhealthy_and_its_worker_is_replaced() -> None:
         await rig.kubelet.wait_for(lambda: len(rig.turns(SIM, "hangs")) > 1, GRACE_S, "the hang at the kubelet")
         await until(lambda: rig.device("hangs")["pid"] not in (None, first), "a new worker")
         assert not alive(first)
-        kills = rig.journal("hangs", "kill")
+        kills = await rig.journal_has("hangs", "kill", 1)
         assert "hung" in kills[0]["detail"]
         assert "has not returned for" in kills[0]["detail"]
-        observed = rig.journal("hangs", "observed")
+        observed = await rig.journal_has("hangs", "observed", 1)
         assert f"process {first} is" in observed[0]["detail"]
         assert [health for _at_s, health in rig.turns(SIM, "well")] == [HEALTHY]
 
@@ -72,13 +72,12 @@ def test_crash_leaves_a_record_with_signal_and_traceback() -> None:
 
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM)
-        await until(lambda: bool(rig.journal("faulty", "crash")), "a crash record")
-        crash = rig.journal("faulty", "crash")[0]
+        crash = (await rig.journal_has("faulty", "crash", 1))[0]
         assert "SIGSEGV" in crash["detail"]
         assert crash["uptime_s"] > 0
         assert crash["usage"]["max_rss_kib"] > 0
         assert any("Segmentation fault" in line for line in crash["stderr"]), crash["stderr"]
-        restart = rig.journal("faulty", "restart")[0]
+        restart = (await rig.journal_has("faulty", "restart", 1))[0]
         assert "starts in" in restart["detail"]
 
     scenario(sim(f"[{{name: faulty, script: {script}}}]"), play)
@@ -90,8 +89,7 @@ def test_uncaught_exception_leaves_its_traceback() -> None:
 
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM)
-        await until(lambda: bool(rig.journal("faulty", "crash")), "a crash record")
-        crash = rig.journal("faulty", "crash")[0]
+        crash = (await rig.journal_has("faulty", "crash", 1))[0]
         assert "exited with code 1" in crash["detail"]
         assert any("Traceback" in line for line in crash["stderr"]), crash["stderr"]
         assert any("RuntimeError" in line for line in crash["stderr"]), crash["stderr"]
