@@ -34,22 +34,21 @@ def hung(tmp_path: Path) -> Iterator[HungFile]:
         yield made
 
 
-def name_of(pid: int) -> str:
-    """Return a process's name."""
-    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+def children_named_like(pid: int) -> list[int]:
+    """Return the pids of all live processes with a process's name and parent: its incarnations, if there were two."""
+    mine = _name_and_parent(pid)
+    others = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [other for other in others if alive(other) and _name_and_parent(other) == mine]
 
 
-def processes_named(comm: str) -> list[int]:
-    """Return the pids of all live processes of that name."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and alive(int(entry.name)):
-            try:
-                name = (entry / "comm").read_text(encoding="utf-8").strip()
-            except OSError:
-                continue
-            found += [int(entry.name)] if name == comm else []
-    return found
+def _name_and_parent(pid: int) -> tuple[str, str] | None:
+    """Return name and parent's pid; None for a process that is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    name, _, rest = text.partition("(")[2].rpartition(")")
+    return name, rest.split()[1]
 
 
 def test_wedged_worker_fences_its_device_alone(hung: HungFile) -> None:
@@ -66,7 +65,7 @@ def test_wedged_worker_fences_its_device_alone(hung: HungFile) -> None:
         assert f"open {hung.path} has not returned" in device["reason"]
         assert "fenced" in device["reason"]
         assert "in uninterruptible sleep (D)" in device["reason"]
-        assert processes_named(name_of(device["pid"])) == [device["pid"]]
+        assert children_named_like(device["pid"]) == [device["pid"]]
         # The fence holds for as long as it is looked at: probes of the neighbour are the clock.
         probes = rig.device("well")["last_probe"]["at"]
         await until(lambda: rig.device("well")["last_probe"]["at"] > probes, "another probe of the neighbour")
