@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import cast
 
 from devd.daemon import events as ev
+from devd.daemon import lease
 from devd.daemon.device_state import LEASE_SLACK_S, WORKER_PHASES, DeviceState, Phase, Policy
-from devd.ipc.messages import Health
 
 START_TIMEOUT_S = 15.0
 """From the order to fork until the first report: fork, sandbox, sockets, on a node that is busy booting."""
@@ -41,7 +41,7 @@ def birth(device: str, at_s: float) -> Step:
 def step(state: DeviceState, event: ev.Event, policy: Policy) -> Step:
     """Return the next state and what to do. Raises LifecycleError when the event cannot happen in this phase."""
     after, effects = _handler(state, event)(state, event, policy)
-    return _settle(after, event.at_s), effects
+    return lease.settle(after, event.at_s), effects
 
 
 def next_due_s(state: DeviceState) -> float | None:
@@ -58,17 +58,6 @@ def backoff_s(device: str, streak: int, policy: Policy) -> float:
 
 
 # ---- shared moves -----------------------------------------------------------------------------------------------
-
-
-def _settle(state: DeviceState, at_s: float) -> DeviceState:
-    """Derive what is offered from the lease; the one place that sets ``healthy``."""
-    live = state.lease_until_s is not None and at_s < state.lease_until_s
-    healthy = live and state.present and state.wanted
-    if healthy:
-        state = replace(state, reason="")
-    if healthy != state.healthy:
-        state = replace(state, healthy=healthy, since_s=at_s)
-    return state
 
 
 def _enter(state: DeviceState, phase: Phase, at_s: float, deadline_s: float | None) -> DeviceState:
@@ -93,10 +82,6 @@ def _spawn(state: DeviceState, at_s: float, effects: tuple[ev.Effect, ...]) -> S
         activity="",
     )
     return state, (*effects, ev.Spawn(incarnation))
-
-
-def _end_lease(state: DeviceState, reason: str) -> DeviceState:
-    return replace(state, lease_until_s=None, passes=0, reason=reason, cause=reason, decided=True)
 
 
 def _kill(state: DeviceState, at_s: float, reason: str, *, inspect: bool) -> Step:
@@ -143,48 +128,8 @@ def _give_up(state: DeviceState, at_s: float, detail: str, policy: Policy) -> St
         f"worker ended {len(state.exits)} times in {policy.window_s:g} s, last: {detail}; "
         f"tried again every {policy.retry_s:g} s, or now by 'devd restart {state.id}'"
     )
-    state, answers = _answer(_end_lease(state, reason), ok=False, text=reason)
+    state, answers = _answer(lease.end(state, reason), ok=False, text=reason)
     return _enter(state, Phase.FAILED, at_s, at_s + policy.retry_s), (*answers, ev.Record("failed", reason))
-
-
-def _judge(state: DeviceState, health: Health, at_s: float, policy: Policy) -> DeviceState:
-    """Apply a finished probe's verdict to the lease. A message that repeats an old verdict changes nothing."""
-    state = replace(
-        state,
-        seq=health.seq,
-        activity=health.activity,
-        activity_at_s=min(health.activity_at_s, at_s),
-    )
-    if health.probe_count <= state.probe_count or health.verdict == "none":
-        return state
-    state = replace(state, probe_count=health.probe_count, last=health)
-    if health.verdict == "pass":
-        return replace(_passed(state, at_s, policy), decided=True)
-    return _failed(state, health.reason, at_s, policy)
-
-
-def _passed(state: DeviceState, at_s: float, policy: Policy) -> DeviceState:
-    state = replace(state, passes=state.passes + 1, fails=0)
-    # Recovery has to be earned; a device that never fell has nothing to recover from.
-    if state.healthy or not state.decided or state.passes >= policy.successes:
-        return replace(state, lease_until_s=at_s + policy.lease_s)
-    progress = f"recovering, {state.passes} of {policy.successes} good probes in a row"
-    return replace(state, reason=f"{progress}, from: {state.cause}")
-
-
-def _failed(state: DeviceState, reason: str, at_s: float, policy: Policy) -> DeviceState:
-    state = replace(state, fails=state.fails + 1, passes=0)
-    if state.healthy and state.fails < policy.failures:
-        # A tolerated failure carries a live lease over to the next probe, at most failures - 1 times in a row:
-        # without it, ``failures`` above 1 could never be reached before the lease ran out.
-        return replace(state, lease_until_s=at_s + policy.lease_s)
-    return _end_lease(state, reason or "probe failed without a reason")
-
-
-def _report_due_s(health: Health, at_s: float, policy: Policy) -> float:
-    """Return when the next report is due: at the end of the probe under way, or of the next one."""
-    starts_s = min(at_s, health.activity_at_s) if health.activity else at_s + policy.period_s
-    return starts_s + policy.timeout_s + LEASE_SLACK_S
 
 
 # ---- handlers: one for each meaning -----------------------------------------------------------------------------
@@ -203,7 +148,7 @@ def _found(state: DeviceState, event: ev.Found, policy: Policy) -> Step:
 
 def _replaced(state: DeviceState, event: ev.Replaced, policy: Policy) -> Step:
     del policy
-    state = _end_lease(state, event.detail)
+    state = lease.end(state, event.detail)
     state = replace(state, present=True, listed=True, leave_list_at_s=None, last=None)
     record = ev.Record("replaced", event.detail)
     if state.phase in (Phase.BACKOFF, Phase.FAILED, Phase.ABSENT):
@@ -218,7 +163,7 @@ def _replaced(state: DeviceState, event: ev.Replaced, policy: Policy) -> Step:
 def _vanished(state: DeviceState, event: ev.Vanished, policy: Policy) -> Step:
     if not state.present:
         return state, ()
-    state = _end_lease(state, event.detail)
+    state = lease.end(state, event.detail)
     state = replace(state, present=False, respawn=False, leave_list_at_s=event.at_s + policy.linger_s)
     state, answers = _answer(state, ok=False, text=event.detail)
     effects = (*answers, ev.Record("vanished", event.detail))
@@ -230,7 +175,7 @@ def _vanished(state: DeviceState, event: ev.Vanished, policy: Policy) -> Step:
 
 def _retired(state: DeviceState, event: ev.Retired, policy: Policy) -> Step:
     del policy
-    state = replace(_end_lease(state, "withdrawn"), wanted=False, respawn=False)
+    state = replace(lease.end(state, "withdrawn"), wanted=False, respawn=False)
     state, answers = _answer(state, ok=False, text="the device is being withdrawn")
     if state.phase not in WORKER_PHASES:
         return _enter(state, Phase.ABSENT, event.at_s, None), (*answers, ev.Forget())
@@ -263,7 +208,7 @@ def _spawned_late(state: DeviceState, event: ev.Spawned, policy: Policy) -> Step
 def _spawn_failed(state: DeviceState, event: ev.SpawnFailed, policy: Policy) -> Step:
     after, effects = _ended(state, event.at_s, f"could not be started: {event.reason}", policy)
     if not after.healthy and after.phase is Phase.BACKOFF:
-        after = _end_lease(after, f"its worker could not be started: {event.reason}")
+        after = lease.end(after, f"its worker could not be started: {event.reason}")
     return after, effects
 
 
@@ -273,8 +218,8 @@ def _reported(state: DeviceState, event: ev.Reported, policy: Policy) -> Step:
     first = state.phase is Phase.STARTING
     finished = event.health.probe_count > state.probe_count
     was_fresh = state.probe_count == 0
-    state = _judge(state, event.health, event.at_s, policy)
-    due_s = _report_due_s(event.health, event.at_s, policy)
+    state = lease.judge(state, event.health, event.at_s, policy)
+    due_s = lease.report_due_s(event.health, event.at_s, policy)
     if first:
         state = replace(_enter(state, Phase.SERVING, event.at_s, due_s), served_from_s=event.at_s)
     elif finished:
@@ -292,7 +237,7 @@ def _reported_in_reset(state: DeviceState, event: ev.Reported, policy: Policy) -
     if event.health.seq <= state.seq:
         return state, ()
     lease_s = state.lease_until_s
-    state = _judge(state, event.health, event.at_s, policy)
+    state = lease.judge(state, event.health, event.at_s, policy)
     if state.lease_until_s is not None and lease_s is not None:
         state = replace(state, lease_until_s=max(state.lease_until_s, lease_s))
     return state, ()
@@ -318,10 +263,10 @@ def _reset_finished(state: DeviceState, event: ev.ResetFinished, policy: Policy)
     if event.reset_id != state.reset_id:
         return state, ()
     if event.health.seq > state.seq:
-        state = _judge(state, event.health, event.at_s, policy)
+        state = lease.judge(state, event.health, event.at_s, policy)
     if event.health.verdict == "pass" and state.lease_until_s is not None:
         state = replace(state, lease_until_s=event.at_s + policy.lease_s)
-    state = _enter(state, Phase.SERVING, event.at_s, _report_due_s(event.health, event.at_s, policy))
+    state = _enter(state, Phase.SERVING, event.at_s, lease.report_due_s(event.health, event.at_s, policy))
     well = event.ok and state.lease_until_s is not None
     text = "" if well else (event.reason or state.reason or "the device is not healthy after its reset")
     state, answers = _answer(state, ok=well, text=text)
@@ -349,7 +294,7 @@ def _observed(state: DeviceState, event: ev.Observed, policy: Policy) -> Step:
 def _misbehaved(state: DeviceState, event: ev.Misbehaved, policy: Policy) -> Step:
     del policy
     reason = f"its worker broke the protocol: {event.detail}"
-    after, effects = _kill(_end_lease(state, reason), event.at_s, reason, inspect=False)
+    after, effects = _kill(lease.end(state, reason), event.at_s, reason, inspect=False)
     return after, effects
 
 
@@ -415,16 +360,8 @@ def _tick(state: DeviceState, event: ev.Tick, policy: Policy) -> Step:
     if state.deadline_s is not None and event.at_s >= state.deadline_s:
         state, effects = _DEADLINES[state.phase](state, event.at_s, policy)
     if state.lease_until_s is not None and event.at_s >= state.lease_until_s:
-        state = _end_lease(state, _lease_story(state, event.at_s))
+        state = lease.end(state, lease.expiry_story(state, event.at_s))
     return state, effects
-
-
-def _lease_story(state: DeviceState, at_s: float) -> str:
-    """Say why nothing renewed the lease."""
-    if state.phase in (Phase.BACKOFF, Phase.STARTING, Phase.STOPPING, Phase.LEAVING) and state.last_exit:
-        return f"its worker ended ({state.last_exit}) and none was back before the lease ran out"
-    last_s = at_s - (state.last.probe_at_s if state.last else state.spawned_at_s)
-    return f"no good report for {last_s:.1f} s: the lease ran out"
 
 
 # ---- deadlines: one meaning for each phase ----------------------------------------------------------------------
@@ -434,24 +371,18 @@ def _starting_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     del policy
     reason = f"its worker never said its first word within {START_TIMEOUT_S:g} s"
     if not state.healthy:
-        state = _end_lease(state, reason)
+        state = lease.end(state, reason)
     return _kill(state, at_s, reason, inspect=True)
 
 
 def _serving_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
-    reason = _hang_story(state, at_s, policy.timeout_s)
-    return _kill(_end_lease(state, reason), at_s, reason, inspect=True)
+    reason = lease.hang_story(state, at_s, policy.timeout_s)
+    return _kill(lease.end(state, reason), at_s, reason, inspect=True)
 
 
 def _resetting_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
-    reason = f"reset {_hang_story(state, at_s, policy.reset_timeout_s or 0.0)}"
-    return _kill(_end_lease(state, reason), at_s, reason, inspect=True)
-
-
-def _hang_story(state: DeviceState, at_s: float, allowed_s: float) -> str:
-    if not state.activity:
-        return f"its worker has been silent for {at_s - state.phase_since_s:.1f} s between calls"
-    return f"hung: {state.activity} has not returned for {at_s - state.activity_at_s:.1f} s (allowed {allowed_s:g} s)"
+    reason = f"reset {lease.hang_story(state, at_s, policy.reset_timeout_s or 0.0)}"
+    return _kill(lease.end(state, reason), at_s, reason, inspect=True)
 
 
 def _leaving_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
@@ -468,7 +399,7 @@ def _stopping_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     )
     cause = state.reason if not state.healthy and state.present else ""
     reason = f"{cause}; {fence}" if cause else fence
-    state = replace(_end_lease(state, reason), wedged=True, deadline_s=None)
+    state = replace(lease.end(state, reason), wedged=True, deadline_s=None)
     return state, (ev.Record("wedged", reason), ev.Kill(state.incarnation, reason, inspect=True))
 
 

@@ -1,6 +1,7 @@
 """Runs the lifecycle's property test against a mutant of the core, in a process of its own.
 
-Usage: mutant_runner.py FILE. Exit 1 and MUTANT KILLED when the property test fails, 0 when the mutant survives.
+Usage: mutant_runner.py DIRECTORY, which holds the core's modules. Exit 1 and MUTANT KILLED when the property test
+fails, 0 when the mutant survives.
 """
 
 import importlib
@@ -12,15 +13,25 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+CORE = ("lease", "lifecycle")
+"""The core's modules, each after those it imports."""
 
-def main(path: Path) -> int:
-    """Put the mutant in the core's place, then drive it."""
-    spec = importlib.util.spec_from_file_location("devd.daemon.lifecycle", path)
+
+def take_the_place(module: str, path: Path) -> None:
+    """Have a file stand for one of the core's modules."""
+    name = f"devd.daemon.{module}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise SystemExit(f"{path} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["devd.daemon.lifecycle"] = module
-    spec.loader.exec_module(module)
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[name] = made
+    spec.loader.exec_module(made)
+
+
+def main(directory: Path) -> int:
+    """Put the mutant in the core's place, then drive it."""
+    for module in CORE:
+        take_the_place(module, directory / f"{module}.py")
     # Imported only now that the mutant has taken the core's place.
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     test_lifecycle = importlib.import_module("test_lifecycle")

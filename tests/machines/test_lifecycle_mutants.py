@@ -3,15 +3,15 @@
 A mutant is pairs of (text, replacement); two where the core guards the same thing twice.
 """
 
-import importlib.util
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CORE = ROOT / "daemon" / "lifecycle.py"
+CORE = {name: ROOT / "daemon" / f"{name}.py" for name in ("lease", "lifecycle")}
 
 MUTANTS: dict[str, tuple[str, ...]] = {
     "a dead worker's report counts": ("if incarnation != state.incarnation:", "if False:"),
@@ -29,7 +29,7 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "    state = _enter(state, Phase.BACKOFF, at_s, at_s + 0.1)\n",
     ),
     "a wedged worker is replaced": (
-        "    state = replace(_end_lease(state, reason), wedged=True, deadline_s=None)\n",
+        "    state = replace(lease.end(state, reason), wedged=True, deadline_s=None)\n",
         "    state = replace(_enter(state, Phase.BACKOFF, 0.0, 0.0), wedged=True)\n",
     ),
     "waiters are forgotten on a kill": (
@@ -38,11 +38,11 @@ MUTANTS: dict[str, tuple[str, ...]] = {
     ),
     "waiters are answered twice": ("    return replace(state, waiters=()), answers", "    return state, answers"),
     "a misbehaving worker keeps its lease": (
-        "_kill(_end_lease(state, reason), event.at_s, reason, inspect=False)",
+        "_kill(lease.end(state, reason), event.at_s, reason, inspect=False)",
         "_kill(state, event.at_s, reason, inspect=False)",
     ),
     "a vanished device stays healthy": (
-        "    state = _end_lease(state, event.detail)\n    state = replace(state, present=False,",
+        "    state = lease.end(state, event.detail)\n    state = replace(state, present=False,",
         "    state = replace(state, present=False,",
         "healthy = live and state.present and state.wanted",
         "healthy = live",
@@ -62,38 +62,29 @@ MUTANTS: dict[str, tuple[str, ...]] = {
 }
 
 
+def run_with(sources: Mapping[str, str], directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run the property test with these modules in the core's place."""
+    for module, source in sources.items():
+        (directory / f"{module}.py").write_text(source, encoding="utf-8")
+    command = [sys.executable, str(Path(__file__).with_name("mutant_runner.py")), str(directory)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=directory)
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_property_test_kills_mutant(name: str, tmp_path: Path) -> None:
     """Each mutant of the core makes the property test fail."""
-    source = CORE.read_text(encoding="utf-8")
+    sources = {module: path.read_text(encoding="utf-8") for module, path in CORE.items()}
     for old, new in zip(MUTANTS[name][::2], MUTANTS[name][1::2], strict=True):
-        assert source.count(old) >= 1, f"the mutant {name!r} no longer fits the code: {old!r}"
-        source = source.replace(old, new)
-    mutant = tmp_path / "lifecycle_mutant.py"
-    mutant.write_text(source, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("mutant_runner.py")), str(mutant)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        cwd=tmp_path,
-    )
+        fits = [module for module, source in sources.items() if old in source]
+        assert fits, f"the mutant {name!r} no longer fits the code: {old!r}"
+        for module in fits:
+            sources[module] = sources[module].replace(old, new)
+    done = run_with(sources, tmp_path)
     assert done.returncode == 1, f"the mutant survived: {name}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     assert "MUTANT KILLED" in done.stdout, done.stderr[-2000:]
 
 
 def test_the_runner_passes_the_real_core(tmp_path: Path) -> None:
     """The runner fails for mutants only: the unchanged core passes it."""
-    copy = tmp_path / "lifecycle_mutant.py"
-    copy.write_text(CORE.read_text(encoding="utf-8"), encoding="utf-8")
-    assert importlib.util.spec_from_file_location("x", copy) is not None
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("mutant_runner.py")), str(copy)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        cwd=tmp_path,
-    )
+    done = run_with({module: path.read_text(encoding="utf-8") for module, path in CORE.items()}, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

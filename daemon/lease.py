@@ -1,0 +1,80 @@
+"""The lease: what grants it, what carries it on, what ends it, and the words for why it ended. Pure, as its caller.
+
+Used by ``lifecycle`` alone. A device is Healthy while it has a live lease; only a passing probe grants one.
+"""
+
+from dataclasses import replace
+
+from devd.daemon.device_state import LEASE_SLACK_S, DeviceState, Phase, Policy
+from devd.ipc.messages import Health
+
+
+def settle(state: DeviceState, at_s: float) -> DeviceState:
+    """Derive what is offered from the lease; the one place that sets ``healthy``."""
+    live = state.lease_until_s is not None and at_s < state.lease_until_s
+    healthy = live and state.present and state.wanted
+    if healthy:
+        state = replace(state, reason="")
+    if healthy != state.healthy:
+        state = replace(state, healthy=healthy, since_s=at_s)
+    return state
+
+
+def end(state: DeviceState, reason: str) -> DeviceState:
+    """End the lease, if there is one, and say why the device is not healthy."""
+    return replace(state, lease_until_s=None, passes=0, reason=reason, cause=reason, decided=True)
+
+
+def judge(state: DeviceState, health: Health, at_s: float, policy: Policy) -> DeviceState:
+    """Apply a finished probe's verdict to the lease. A message that repeats an old verdict changes nothing."""
+    state = replace(
+        state,
+        seq=health.seq,
+        activity=health.activity,
+        activity_at_s=min(health.activity_at_s, at_s),
+    )
+    if health.probe_count <= state.probe_count or health.verdict == "none":
+        return state
+    state = replace(state, probe_count=health.probe_count, last=health)
+    if health.verdict == "pass":
+        return replace(_passed(state, at_s, policy), decided=True)
+    return _failed(state, health.reason, at_s, policy)
+
+
+def _passed(state: DeviceState, at_s: float, policy: Policy) -> DeviceState:
+    state = replace(state, passes=state.passes + 1, fails=0)
+    # Recovery has to be earned; a device that never fell has nothing to recover from.
+    if state.healthy or not state.decided or state.passes >= policy.successes:
+        return replace(state, lease_until_s=at_s + policy.lease_s)
+    progress = f"recovering, {state.passes} of {policy.successes} good probes in a row"
+    return replace(state, reason=f"{progress}, from: {state.cause}")
+
+
+def _failed(state: DeviceState, reason: str, at_s: float, policy: Policy) -> DeviceState:
+    state = replace(state, fails=state.fails + 1, passes=0)
+    if state.healthy and state.fails < policy.failures:
+        # A tolerated failure carries a live lease over to the next probe, at most failures - 1 times in a row:
+        # without it, ``failures`` above 1 could never be reached before the lease ran out.
+        return replace(state, lease_until_s=at_s + policy.lease_s)
+    return end(state, reason or "probe failed without a reason")
+
+
+def report_due_s(health: Health, at_s: float, policy: Policy) -> float:
+    """Return when the next report is due: at the end of the probe under way, or of the next one."""
+    starts_s = min(at_s, health.activity_at_s) if health.activity else at_s + policy.period_s
+    return starts_s + policy.timeout_s + LEASE_SLACK_S
+
+
+def expiry_story(state: DeviceState, at_s: float) -> str:
+    """Say why nothing renewed the lease."""
+    if state.phase in (Phase.BACKOFF, Phase.STARTING, Phase.STOPPING, Phase.LEAVING) and state.last_exit:
+        return f"its worker ended ({state.last_exit}) and none was back before the lease ran out"
+    last_s = at_s - (state.last.probe_at_s if state.last else state.spawned_at_s)
+    return f"no good report for {last_s:.1f} s: the lease ran out"
+
+
+def hang_story(state: DeviceState, at_s: float, allowed_s: float) -> str:
+    """Say what has not returned, and for how long."""
+    if not state.activity:
+        return f"its worker has been silent for {at_s - state.phase_since_s:.1f} s between calls"
+    return f"hung: {state.activity} has not returned for {at_s - state.activity_at_s:.1f} s (allowed {allowed_s:g} s)"
