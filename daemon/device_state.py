@@ -53,6 +53,9 @@ class Policy:
     backoff_s: float = 0.2
     backoff_max_s: float = 30.0
     retry_s: float = 300.0
+    flap_count: int = 0
+    flap_within_s: float = 600.0
+    flap_hold_s: float = 1800.0
 
     @property
     def lease_s(self) -> float:
@@ -61,8 +64,26 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What of a device outlives the daemon. ``falls`` as in the state; ``worker`` is the pid that may still hold it."""
+
+    cordon: str | None = None
+    failed: str = ""
+    falls: tuple[float, ...] = ()
+    held: bool = False
+    worker: int | None = None
+
+
+BLANK = Memory()
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceState:
-    """All the front knows of a device's health and worker. ``*_at_s`` and ``*_s`` as in the events."""
+    """All the front knows of a device's health and worker. ``*_at_s`` and ``*_s`` as in the events.
+
+    ``well`` is a live lease; ``healthy`` is what is offered: well, and neither cordoned nor held back for its flaps.
+    ``falls`` are when it fell from well; ``stale``: its worker was made by a spec that is not valid any more.
+    """
 
     id: str
     phase: Phase
@@ -75,6 +96,12 @@ class DeviceState:
     leave_list_at_s: float | None = None
     listed: bool = True
     healthy: bool = False
+    well: bool = False
+    cordon: str | None = None
+    falls: tuple[float, ...] = ()
+    held: bool = False
+    hold_until_s: float | None = None
+    failed: str = ""
     lease_until_s: float | None = None
     reason: str = "waiting for the first probe"
     cause: str = ""
@@ -84,6 +111,7 @@ class DeviceState:
     served_from_s: float | None = None
     wedged: bool = False
     respawn: bool = False
+    stale: bool = False
     seq: int = 0
     probe_count: int = 0
     passes: int = 0
@@ -98,3 +126,8 @@ class DeviceState:
     last_exit: str = ""
     reset_id: int = 0
     waiters: tuple[int, ...] = ()
+
+
+def remembered(state: DeviceState) -> Memory:
+    """Return what of a state has to outlive the daemon."""
+    return Memory(state.cordon, state.failed, state.falls, state.held, state.pid)

@@ -85,7 +85,7 @@ class Supervisor:
             charge.resource, charge.policy, charge.make_spec = resource, policy, make_spec
             self.send(device, ev.Found(self.now()))
             return
-        state, effects = lifecycle.birth(device, self.now())
+        state, effects = lifecycle.birth(device, self.now(), policy)
         charge = Charge(resource, state, policy, make_spec, since_wall_s=time.time())
         self._charges[device] = charge
         self._run(charge, effects, state)

@@ -13,7 +13,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-CORE = ("lease", "lifecycle")
+CORE = ("lease", "moves", "lifecycle")
 """The core's modules, each after those it imports."""
 
 

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from devd.daemon import events as ev
-from devd.daemon import lifecycle
-from devd.daemon.device_state import LEASE_SLACK_S, DeviceState, Phase, Policy
+from devd.daemon import lifecycle, moves
+from devd.daemon.device_state import BLANK, LEASE_SLACK_S, DeviceState, Memory, Phase, Policy, remembered
 from devd.ipc.messages import Health
 
 POLICY = Policy(
@@ -25,6 +25,17 @@ POLICY = Policy(
     backoff_max_s=4.0,
     retry_s=60.0,
 )
+FLAP_POLICY = replace(POLICY, flap_count=3, flap_within_s=20.0, flap_hold_s=8.0)
+MEMORIES = (
+    BLANK,
+    BLANK,
+    Memory(worker=77),
+    Memory(failed="given up", worker=77),
+    Memory(failed="given up"),
+    Memory(cordon="broken fan"),
+    Memory(held=True, falls=(990.0, 995.0)),
+)
+"""What an earlier daemon may have left behind."""
 PAUSES_S = (0.0, 0.01, 0.3, 0.3, 0.7, 0.7, 1.1, 1.7, 2.5, 6.0, 16.0, 61.0)
 """Telling pauses: around each deadline of the policy, rather than any number."""
 
@@ -32,7 +43,8 @@ PAUSES_S = (0.0, 0.01, 0.3, 0.3, 0.7, 0.7, 1.1, 1.7, 2.5, 6.0, 16.0, 61.0)
 class Ledger:
     """What the outside world knows: processes, leases earned, questions asked. It never reads the state under test."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = POLICY) -> None:
+        self.policy = policy
         self.live: set[int] = set()
         self.dying: set[int] = set()
         self.ordered: set[int] = set()
@@ -46,16 +58,51 @@ class Ledger:
         self.passes = self.fails = 0
         self.judged = False
         self.present = self.wanted = True
+        # What withholds a device that is well.
+        self.cordoned = self.held = self.was_well = self.stale = False
+        self.falls_s: list[float] = []
+        self.well_since_s: float | None = None
         # Restarts.
         self.by_clock = False
         self.end_ordered = False
         self.ends_s: list[float] = []
         self.served_from_s: float | None = None
         self.pause_s = 0.0
-        self.retried = False
+        self.retried = self.given_up = False
+
+    def remember(self, memory: Memory, now_s: float) -> None:
+        """Note what an earlier daemon left."""
+        self.cordoned, self.held, self.falls_s = memory.cordon is not None, memory.held, list(memory.falls)
+        self.retried = bool(memory.failed) and memory.worker is not None
+        self.given_up = bool(memory.failed) and memory.worker is None
+        self.judged = bool(memory.failed) or memory.worker is not None
+        if memory.worker is not None:
+            self.live, self.dying, self.end_ordered = {0}, {0}, True
+        elif memory.failed:
+            self.ends_s = [now_s]
 
     def healthy(self, now_s: float) -> bool:
-        """Return whether the device has earned to be offered."""
+        """Return whether the device is to be offered."""
+        return self.well(now_s) and not self.cordoned and not self.held
+
+    def observe(self, now_s: float) -> None:
+        """Count falls, and how long it has been well, after something happened."""
+        well = self.well(now_s)
+        if not self.policy.flap_count:
+            self.held = False
+        elif self.was_well and not well and self.wanted:
+            self.falls_s = [one for one in self.falls_s if one > now_s - self.policy.flap_within_s] + [now_s]
+            self.held = self.held or len(self.falls_s) >= self.policy.flap_count
+        if not well:
+            self.well_since_s = None
+        elif self.well_since_s is None:
+            self.well_since_s = now_s
+        elif self.held and now_s - self.well_since_s >= self.policy.flap_hold_s - 1e-9:
+            self.held, self.falls_s = False, []
+        self.was_well = well
+
+    def well(self, now_s: float) -> bool:
+        """Return whether the device has earned a lease that is good now."""
         return self.lease_s is not None and now_s < self.lease_s and self.present and self.wanted
 
     def heard(self, now_s: float) -> None:
@@ -71,13 +118,13 @@ class Ledger:
         """Note a finished probe."""
         if self.lease_s is not None and now_s >= self.lease_s:
             self.lease_ends()
-        was_healthy = self.healthy(now_s)
+        was_well = self.well(now_s)
         if verdict == "pass":
             self.passes, self.fails = self.passes + 1, 0
-            grant = was_healthy or not self.judged or self.passes >= POLICY.successes
+            grant = was_well or not self.judged or self.passes >= POLICY.successes
         else:
             self.passes, self.fails = 0, self.fails + 1
-            grant = was_healthy and self.fails < POLICY.failures
+            grant = was_well and self.fails < POLICY.failures
         self.judged = True
         if grant:
             held_s = self.lease_s if self.resetting and self.lease_s is not None else 0.0
@@ -97,13 +144,13 @@ class Ledger:
         pause_s = now_s - last_s
         stable = self.served_from_s is not None and last_s - self.served_from_s >= POLICY.window_s
         recent = [one for one in self.ends_s if one > last_s - POLICY.window_s]
-        gave_up = len(recent) > POLICY.intensity or (self.retried and not stable)
+        gave_up = self.given_up or len(recent) > POLICY.intensity or (self.retried and not stable)
         if gave_up:
             assert pause_s >= POLICY.retry_s - 1e-6, "restarted past its intensity"
         elif not stable and not self.retried:
-            grown_s = min(2 * self.pause_s, POLICY.backoff_max_s * (1 - lifecycle.BACKOFF_JITTER))
+            grown_s = min(2 * self.pause_s, POLICY.backoff_max_s * (1 - moves.BACKOFF_JITTER))
             assert pause_s >= grown_s - 1e-6, "the pause did not grow inside a crash loop"
-        assert pause_s >= POLICY.backoff_s * (1 - lifecycle.BACKOFF_JITTER), "restarted without a pause"
+        assert pause_s >= POLICY.backoff_s * (1 - moves.BACKOFF_JITTER), "restarted without a pause"
         self.pause_s = 0.0 if gave_up or stable else pause_s
         self.retried = gave_up
 
@@ -111,6 +158,8 @@ class Ledger:
         """Note that an operator, or another device in this one's place, starts the count anew."""
         self.ends_s.clear()
         self.pause_s, self.retried = 0.0, False
+        self.held, self.falls_s = False, []
+        self.well_since_s = None
 
 
 class LifecycleMachine(RuleBasedStateMachine):
@@ -126,11 +175,15 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.reset_orders: list[tuple[int, int]] = []
         self.waiters = 0
 
-    @initialize()
-    def begin(self) -> None:
-        """Discover the device."""
-        self.state, effects = lifecycle.birth("dev", self.now_s)
+    @initialize(policy=st.sampled_from([POLICY, FLAP_POLICY]), memory=st.sampled_from(MEMORIES))
+    def begin(self, policy: Policy, memory: Memory) -> None:
+        """Discover the device; an earlier daemon may have known it."""
+        self.policy = policy
+        self.books = Ledger(policy)
+        self.books.remember(memory, self.now_s)
+        self.state, effects = lifecycle.birth("dev", self.now_s, policy, memory)
         self._take(effects)
+        assert remembered(self.state) == memory, "something was forgotten at birth"
 
     # ---- the world's moves ----
 
@@ -159,7 +212,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             self._send(ev.Spawned(self.now_s, incarnation, 100 + incarnation))
         else:
             self.books.ended(self.now_s)
-            if not self.books.healthy(self.now_s):
+            if not self.books.well(self.now_s):
                 self.books.lease_ends()
             self._send(ev.SpawnFailed(self.now_s, incarnation, "EAGAIN"))
 
@@ -262,6 +315,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         health = self._health(incarnation, "pass" if ok else "fail")
         self.books.resetting.discard(incarnation)
         self.books.probe("pass" if ok else "fail", self.now_s)
+        if self.books.stale:
+            self.books.stale, self.books.end_ordered = False, True
         self._send(ev.ResetFinished(self.now_s, incarnation, reset_id, ok, "" if ok else "no", health))
 
     @precondition(lambda self: not self.books.forgotten)
@@ -276,6 +331,8 @@ class LifecycleMachine(RuleBasedStateMachine):
                 ev.Found,
                 ev.Found,
                 lambda at_s: ev.Vanished(at_s, "gone again"),
+                lambda at_s: ev.Respecified(at_s, "probe.period changed"),
+                lambda at_s: ev.Respecified(at_s, "probe.timeout changed"),
                 ev.Retired,
             ]
         )
@@ -296,6 +353,9 @@ class LifecycleMachine(RuleBasedStateMachine):
                 books.lease_ends()
                 books.present, books.wanted, books.end_ordered = True, True, worker
                 books.pardon()
+                books.was_well = False
+            case ev.Respecified():
+                self._respecified(worker=worker)
             case ev.RestartAsked():
                 books.end_ordered = worker or books.end_ordered
                 books.pardon()
@@ -303,17 +363,38 @@ class LifecycleMachine(RuleBasedStateMachine):
                 books.judged = books.judged and worker
                 books.present = books.wanted = True
                 books.end_ordered = worker
+        resetting = books.resetting - books.dying
         self._send(event)
         if isinstance(event, ev.Vanished | ev.Retired):
             assert not books.live - books.dying, "a device that is not there keeps its worker"
+        if isinstance(event, ev.Respecified):
+            assert books.live - books.dying == resetting, "a worker made by an old configuration stays"
+
+    def _respecified(self, *, worker: bool) -> None:
+        books = self.books
+        if books.resetting - books.dying:
+            books.stale = True
+        elif worker:
+            books.end_ordered = True
+        elif books.present and books.wanted:
+            books.pardon()
+
+    @precondition(lambda self: not self.books.forgotten)
+    @rule(on=st.booleans())
+    def operator_cordons(self, on: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
+        """Withhold the device, or give it back; no worker is touched by it."""
+        before = (set(self.books.live), set(self.books.dying), set(self.books.ordered))
+        self.books.cordoned = on
+        self._send(ev.Cordoned(self.now_s, "broken fan") if on else ev.Uncordoned(self.now_s))
+        assert before == (self.books.live, self.books.dying, self.books.ordered)
+        assert (remembered(self.state).cordon is not None) == on
 
     @precondition(lambda self: self.books.forgotten)
     @rule()
     def rediscovered(self) -> None:
         """Find the device again after all of it was forgotten."""
-        self.books = Ledger()
         self.reset_orders = []
-        self.begin()
+        self.begin(self.policy, replace(remembered(self.state), worker=None))
 
     @precondition(lambda self: bool(self.books.live - self.books.dying))
     @rule()
@@ -351,8 +432,9 @@ class LifecycleMachine(RuleBasedStateMachine):
     def _send(self, event: ev.Event) -> None:
         if self.books.forgotten:
             return
-        self.state, effects = lifecycle.step(self.state, event, POLICY)
+        self.state, effects = lifecycle.step(self.state, event, self.policy)
         self._take(effects)
+        self.books.observe(self.now_s)
 
     def _take(self, effects: tuple[ev.Effect, ...]) -> None:
         for effect in effects:
@@ -382,12 +464,14 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.books.ordered.add(incarnation)
         self.books.spawned.append(incarnation)
         self.books.passes = 0
+        self.books.stale = False
         if self.books.by_clock:
             self.books.restarted_by_clock(self.now_s)
+        self.books.given_up = False
         self.books.served_from_s = None
 
     def _on_kill(self, incarnation: int, reason: str) -> None:
-        if "hung" in reason or "silent" in reason or ("first word" in reason and not self.books.healthy(self.now_s)):
+        if "hung" in reason or "silent" in reason or ("first word" in reason and not self.books.well(self.now_s)):
             self.books.lease_ends()
         if incarnation in self.books.live:
             self.books.dying.add(incarnation)
