@@ -23,6 +23,9 @@ from devd.daemon.health_feed import HealthFeed
 from devd.daemon.journal import WorkerJournal
 from devd.daemon.kubelet_watch import KubeletWatch
 from devd.daemon.logs import StderrHandler, set_up_logging
+from devd.daemon.memory import here
+from devd.daemon.memory_keeper import MemoryKeeper
+from devd.daemon.memory_store import MemoryStore
 from devd.daemon.options import RunOptions
 from devd.daemon.prestart import PreStartDesk
 from devd.daemon.runtime_lock import RuntimeLock
@@ -41,7 +44,8 @@ FIRST_VERDICTS_WITHIN_S = 20.0
 """A resource registers when each device has had a verdict, or after this: one sick device does not hold the others."""
 WORKERS_LEAVE_WITHIN_S = 2.5
 ENDPOINTS_LEAVE_WITHIN_S = 1.0
-FORK_SERVER_LEAVES_WITHIN_S = 1.0
+FORK_SERVER_LEAVES_WITHIN_S = 0.5
+DISKS_WITHIN_S = 1.0
 """Bounds of the steps of an orderly end; together under the 5 s an end may take."""
 
 MAX_SOCKETS = 65_535
@@ -100,11 +104,17 @@ class Daemon:
             loop.add_signal_handler(number, self._end_asked, number)
         _become_subreaper()
         _raise_descriptor_limit()
+        # First of all: a state directory that another devd holds is the end of it.
+        memory = MemoryStore(self._options.state_dir, here())
+        loaded = await asyncio.to_thread(memory.load)
+        self._memory = memory
         self._auth = PeerAuthenticator(self._context)
         loop.add_reader(self._auth.fd, self._authenticate)
         bus = HealthSubscriber(self._context, self._layout.health)
         tell = Listeners(self._device_changed, self._forgotten, self._listed, self._answered, self._journal_line)
-        self._supervisor = Supervisor(loop, self._context, self._layout, self._auth, tell)
+        self._supervisor = Supervisor(
+            loop, self._context, self._layout, self._auth, tell, lambda fences: MemoryKeeper(memory, loaded, fences)
+        )
         loop.add_signal_handler(signal.SIGCHLD, self._supervisor.workforce.reap)
         self._feed = HealthFeed(loop, bus, self._supervisor.reported, self._misbehaved)
         self._supervisor.on_stall(self._feed.drain)
@@ -218,6 +228,7 @@ class Daemon:
                 "peers_refused": dict(self._auth.refused),
                 "stalls": self._supervisor.stalls,
                 "journal": asdict(self._journal.status()),
+                "state": asdict(self._memory.status()),
                 "log_lost": self._log.lost,
             }
         )
@@ -261,7 +272,9 @@ class Daemon:
         loop.remove_reader(self._auth.fd)
         self._auth.close()
         loop.remove_signal_handler(signal.SIGCHLD)
-        self._journal.close(1.0)
+        self._journal.close(DISKS_WITHIN_S / 2)
+        if not self._memory.close(DISKS_WITHIN_S / 2):
+            log.warning("the disk did not take all state in time: a restart may forget cordons, failures or fences")
         self._context.destroy(linger=0)
         log.info("devd ended", extra={"event": "end"})
 

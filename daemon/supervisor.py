@@ -9,13 +9,15 @@ import time
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import zmq
 
 from devd.daemon import events as ev
 from devd.daemon import lifecycle, proc
 from devd.daemon.claimed_text import REASON_CHARS, bounded_health, bounded_sandbox, plain
-from devd.daemon.device_state import DeviceState, Phase, Policy
+from devd.daemon.device_state import DeviceState, Memory, Phase, Policy, remembered
+from devd.daemon.fences import Fences
 from devd.daemon.workforce import End, Workforce
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
 from devd.ipc.identity import PeerAuthenticator
@@ -55,6 +57,16 @@ class Listeners:
     journal: Callable[[str, str, dict[str, object]], None]
 
 
+class Keeper(Protocol):
+    """What the supervisor asks of the devices' memory."""
+
+    def recall(self, device: str) -> Memory:
+        """Return what is known of a device from earlier; its worker is fenced from now on."""
+
+    def keep(self, device: str, memory: Memory) -> None:
+        """Remember a device by this from now on."""
+
+
 class Supervisor:
     """Owner of all charges; the workforce does what their lifecycles ask for."""
 
@@ -65,8 +77,11 @@ class Supervisor:
         layout: RuntimeLayout,
         auth: PeerAuthenticator,
         tell: Listeners,
+        remember: Callable[[Fences], Keeper],
     ) -> None:
         self._loop = loop
+        self._fences = Fences(loop, self._fence_ended)
+        self._keeper = remember(self._fences)
         self._health_endpoint = ipc_address(layout.health)
         self._tell = tell
         self._charges: dict[str, Charge] = {}
@@ -85,9 +100,12 @@ class Supervisor:
             charge.resource, charge.policy, charge.make_spec = resource, policy, make_spec
             self.send(device, ev.Found(self.now()))
             return
-        state, effects = lifecycle.birth(device, self.now(), policy)
+        memory = self._keeper.recall(device)
+        state, effects = lifecycle.birth(device, self.now(), policy, memory)
         charge = Charge(resource, state, policy, make_spec, since_wall_s=time.time())
         self._charges[device] = charge
+        if state.decided:
+            self._tell.changed(device)
         self._run(charge, effects, state)
         self._arm(charge)
 
@@ -148,6 +166,8 @@ class Supervisor:
             probe_at_s = after.last.probe_at_s if after.last is not None and after.last is not before.last else None
             detail = f"{word}: {after.reason or 'lease granted'}"
             self._record(after.id, "verdict", detail, health=word, probe_at_s=probe_at_s)
+        if (memory := remembered(after)) != remembered(before):
+            self._keeper.keep(after.id, memory)
         shown = (after.healthy, after.listed, after.decided, after.reason)
         if shown != (before.healthy, before.listed, before.decided, before.reason):
             self._tell.changed(after.id)
@@ -177,9 +197,10 @@ class Supervisor:
                     self._tell.forgotten(device)
 
     def _kill(self, device: str, incarnation: int, *, inspect: bool) -> None:
-        pid = self.workforce.pid(device)
+        pid = self.workforce.pid(device) or self._fences.pid(device)
         detail = proc.observe(pid) if inspect and pid is not None else ""
         self.workforce.kill(device, incarnation)
+        self._fences.kill(device)
         if detail:
             self._loop.call_soon(self.send, device, ev.Observed(self.now(), incarnation, detail))
 
@@ -217,6 +238,12 @@ class Supervisor:
             usage=end.usage,
         )
         self.send(device, ev.Exited(self.now(), incarnation, end.detail))
+
+    def _fence_ended(self, device: str) -> None:
+        charge = self._charges.get(device)
+        if charge is not None:
+            self._record(device, "exit", f"worker {charge.state.pid} of an earlier devd is gone")
+            self.send(device, ev.Exited(self.now(), 0, "left by an earlier devd"))
 
     def said(self, device: str, incarnation: int, message: Hello | ResetDone | Listing) -> None:
         """Take in a message from a worker's own channel; it may speak for itself alone."""
@@ -289,4 +316,5 @@ class Supervisor:
         """Stop the clock and end every worker."""
         if self._timer is not None:
             self._timer.cancel()
+        self._fences.close()
         self.workforce.close()

@@ -69,6 +69,7 @@ class Ledger:
         self.served_from_s: float | None = None
         self.pause_s = 0.0
         self.retried = self.given_up = False
+        self.failed_at_s = 0.0
 
     def remember(self, memory: Memory, now_s: float) -> None:
         """Note what an earlier daemon left."""
@@ -79,7 +80,7 @@ class Ledger:
         if memory.worker is not None:
             self.live, self.dying, self.end_ordered = {0}, {0}, True
         elif memory.failed:
-            self.ends_s = [now_s]
+            self.failed_at_s = now_s
 
     def healthy(self, now_s: float) -> bool:
         """Return whether the device is to be offered."""
@@ -140,7 +141,7 @@ class Ledger:
 
     def restarted_by_clock(self, now_s: float) -> None:
         """Check a restart that only time brought about."""
-        last_s = self.ends_s[-1]
+        last_s = self.failed_at_s if self.given_up else self.ends_s[-1]
         pause_s = now_s - last_s
         stable = self.served_from_s is not None and last_s - self.served_from_s >= POLICY.window_s
         recent = [one for one in self.ends_s if one > last_s - POLICY.window_s]
@@ -211,9 +212,10 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.seq = self.probes = 0
             self._send(ev.Spawned(self.now_s, incarnation, 100 + incarnation))
         else:
-            self.books.ended(self.now_s)
-            if not self.books.well(self.now_s):
+            # What was ordered to end says nothing by not having come to be.
+            if not self.books.well(self.now_s) and not self.books.end_ordered:
                 self.books.lease_ends()
+            self.books.ended(self.now_s)
             self._send(ev.SpawnFailed(self.now_s, incarnation, "EAGAIN"))
 
     @precondition(lambda self: bool(self.books.live - self.books.dying))
