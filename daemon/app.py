@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import zmq
@@ -17,8 +16,9 @@ import zmq
 from devd.daemon import events as ev
 from devd.daemon.config import Config, ConfigError, load
 from devd.daemon.control_desk import ControlDesk
-from devd.daemon.endpoint import ResourceEndpoint, endpoint_directory
+from devd.daemon.endpoint import endpoint_directory
 from devd.daemon.errors import StartupError
+from devd.daemon.fleet import Fleet
 from devd.daemon.health_feed import HealthFeed
 from devd.daemon.journal import WorkerJournal
 from devd.daemon.kubelet_watch import KubeletWatch
@@ -28,11 +28,11 @@ from devd.daemon.memory_keeper import MemoryKeeper
 from devd.daemon.memory_store import MemoryStore
 from devd.daemon.options import RunOptions
 from devd.daemon.prestart import PreStartDesk
+from devd.daemon.reload import Reloader, overridden
 from devd.daemon.runtime_lock import RuntimeLock
-from devd.daemon.scout_feed import SCOUT_PREFIX, ScoutFeed
+from devd.daemon.scout_feed import SCOUT_PREFIX
 from devd.daemon.status import StatusReport
 from devd.daemon.supervisor import Listeners, Supervisor
-from devd.daemon.table import ResourceTable
 from devd.ipc.control import ControlServer
 from devd.ipc.endpoints import RuntimeLayout
 from devd.ipc.errors import EndpointError
@@ -40,8 +40,6 @@ from devd.ipc.health import HealthSubscriber
 from devd.ipc.identity import PeerAuthenticator
 from devd.ipc.messages import Listing
 
-FIRST_VERDICTS_WITHIN_S = 20.0
-"""A resource registers when each device has had a verdict, or after this: one sick device does not hold the others."""
 WORKERS_LEAVE_WITHIN_S = 2.5
 ENDPOINTS_LEAVE_WITHIN_S = 1.0
 FORK_SERVER_LEAVES_WITHIN_S = 0.5
@@ -71,7 +69,7 @@ def run(options: RunOptions) -> int:
         for line in error.render().splitlines():
             log.error("%s", line)
         return EXIT_CONFIG
-    config = _overridden(config, options)
+    config = overridden(config, options)
     try:
         with RuntimeLock(RuntimeLayout(options.runtime_dir)) as layout:
             return asyncio.run(Daemon(config, options, layout, handler).run())
@@ -90,6 +88,7 @@ class Daemon:
         self._layout = layout
         self._ended = asyncio.Event()
         self._signals = 0
+        self._failed = False
         self._journal = WorkerJournal(options.log_dir)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         # Sockets that were closed with something unsent must not hold up the end.
@@ -119,47 +118,30 @@ class Daemon:
         self._feed = HealthFeed(loop, bus, self._supervisor.reported, self._misbehaved)
         self._supervisor.on_stall(self._feed.drain)
         self._desk = PreStartDesk(self._ask_pre_start, self._expire_pre_start)
-        self._tables = {one.name: ResourceTable(one, self._supervisor, self._desk) for one in self._config.resources}
-        self._scouts = ScoutFeed(loop, self._supervisor, self._tables)
         watch = KubeletWatch(endpoint_directory(self._config.kubelet), log=kubelet_log)
-        self._endpoints: dict[str, ResourceEndpoint] = {
-            name: ResourceEndpoint(table, self._config.kubelet, watch, log=kubelet_log)
-            for name, table in self._tables.items()
-        }
-        self._status = StatusReport(self._supervisor, self._scouts, self._tables, self._endpoints, self._facts())
+        self._fleet = Fleet(self._config, self._supervisor, self._desk, watch, self._serving_failed)
+        self._status = StatusReport(
+            self._supervisor, self._fleet.scouts, self._fleet.tables, self._fleet.endpoints, self._facts()
+        )
         control = ControlServer(self._context, self._layout.control)
-        self._control = ControlDesk(loop, control, self._supervisor, self._build_status)
-        self._scouts.start()
-        log.info("devd %s runs %d resources", os.getpid(), len(self._tables), extra={"event": "start"})
+        self._reload = Reloader(self._options, loop, self._fleet)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.ask)
+        self._control = ControlDesk(loop, control, self._supervisor, self._build_status, self._reload.ask)
+        log.info("devd %s runs %d resources", os.getpid(), len(self._fleet.tables), extra={"event": "start"})
         watch.start()
-        serving = [asyncio.create_task(self._serve(name)) for name in self._endpoints]
-        failed = await self._until_end(serving)
-        await self._take_apart(serving)
+        self._fleet.start()
+        await self._ended.wait()
+        await self._take_apart()
         watch.close()
         await self._close(bus)
-        return EXIT_FAILED if failed else EXIT_OK
+        return EXIT_FAILED if self._failed else EXIT_OK
 
     # ---- serving ----
 
-    async def _serve(self, name: str) -> None:
-        """Serve one resource as soon as its first verdicts are there, or the time for them is up."""
-        table = self._tables[name]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_VERDICTS_WITHIN_S):
-                while not (self._scouts.listed(name) and table.decided):
-                    self._changed.clear()
-                    await self._changed.wait()
-        await self._endpoints[name].run()
-
-    async def _until_end(self, serving: list[asyncio.Task[None]]) -> bool:
-        """Wait for the order to end, or for a resource that cannot be served; return whether it was the latter."""
-        ended = asyncio.create_task(self._ended.wait())
-        done, _ = await asyncio.wait([ended, *serving], return_when=asyncio.FIRST_COMPLETED)
-        ended.cancel()
-        failures = [error for task in done if task is not ended and (error := task.exception()) is not None]
-        for error in failures:
-            log.error("%s", error, exc_info=None if isinstance(error, StartupError) else error)
-        return bool(failures)
+    def _serving_failed(self) -> None:
+        """End: a resource of the configuration devd was started with cannot be served."""
+        self._failed = True
+        self._ended.set()
 
     # ---- who tells whom ----
 
@@ -167,7 +149,7 @@ class Daemon:
         self._wake()
         charge = self._supervisor.get(device)
         if charge is not None and not device.startswith(SCOUT_PREFIX):
-            table = self._tables.get(charge.resource)
+            table = self._fleet.tables.get(charge.resource)
             if table is not None:
                 table.notify()
 
@@ -175,16 +157,17 @@ class Daemon:
         self._feed.forget(device)
         self._journal.forget(device)
         if not device.startswith(SCOUT_PREFIX):
-            self._scouts.forgotten(device)
+            self._fleet.scouts.forgotten(device)
         self._wake()
 
     def _listed(self, scout: str, listing: Listing) -> None:
         del scout
-        self._scouts.take(listing)
+        self._fleet.scouts.take(listing)
         self._wake()
 
     def _wake(self) -> None:
         self._changed.set()
+        self._fleet.wake()
 
     def _answered(self, waiter: int, device: str, ok: bool, text: str) -> None:  # noqa: FBT001 - as the effect has it
         del device
@@ -214,7 +197,6 @@ class Daemon:
     def _facts(self) -> dict[str, object]:
         return {
             "config": str(self._options.config),
-            "config_error": None,
             "kubelet_dir": str(self._config.kubelet.dir),
             "registration": self._config.kubelet.registration,
             "runtime_dir": str(self._layout.root),
@@ -230,7 +212,8 @@ class Daemon:
                 "journal": asdict(self._journal.status()),
                 "state": asdict(self._memory.status()),
                 "log_lost": self._log.lost,
-            }
+            },
+            self._reload.facts(),
         )
 
     # ---- the end ----
@@ -241,15 +224,10 @@ class Daemon:
         self._ended.set()
         self._wake()
 
-    async def _take_apart(self, serving: list[asyncio.Task[None]]) -> None:
+    async def _take_apart(self) -> None:
         """End in the order that tells no lies: first the streams, then the workers."""
-        self._scouts.close()
-        for task in serving:
-            task.cancel()
-        stops = asyncio.gather(*(one.stop() for one in self._endpoints.values()), return_exceptions=True)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stops, ENDPOINTS_LEAVE_WITHIN_S)
-        await asyncio.gather(*serving, return_exceptions=True)
+        self._reload.close()
+        await self._fleet.stop(ENDPOINTS_LEAVE_WITHIN_S)
         for charge in self._supervisor:
             self._supervisor.send(charge.state.id, ev.Retired(self._supervisor.now()))
         with suppress(TimeoutError):
@@ -277,16 +255,6 @@ class Daemon:
             log.warning("the disk did not take all state in time: a restart may forget cordons, failures or fences")
         self._context.destroy(linger=0)
         log.info("devd ended", extra={"event": "end"})
-
-
-def _overridden(config: Config, options: RunOptions) -> Config:
-    """Return the configuration with the directories the command line names."""
-    changes: dict[str, Path] = {}
-    if options.kubelet_dir is not None:
-        changes["dir"] = options.kubelet_dir
-    if options.registry_dir is not None:
-        changes["registry_dir"] = options.registry_dir
-    return config.model_copy(update={"kubelet": config.kubelet.model_copy(update=changes)})
 
 
 def _become_subreaper() -> None:

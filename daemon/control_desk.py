@@ -18,7 +18,15 @@ Status = Callable[[], Mapping[str, object]]
 class ControlDesk:
     """Reads the control socket on the event loop and answers."""
 
-    def __init__(self, loop: AbstractEventLoop, server: ControlServer, supervisor: Supervisor, status: Status) -> None:
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        server: ControlServer,
+        supervisor: Supervisor,
+        status: Status,
+        reload: Callable[[], None],
+    ) -> None:
+        self._reload = reload
         self._loop = loop
         self._server = server
         self._supervisor = supervisor
@@ -51,9 +59,13 @@ class ControlDesk:
                 return ControlReply(ok=True, error="", data=self._status())
             case "health":
                 return ControlReply(ok=True, error="")
+            case "reload":
+                log.info("an operator asked for the configuration to be read again", extra={"event": "reload"})
+                self._reload()
+                return ControlReply(ok=True, error="")
             case "probe" | "restart" | "cordon" | "uncordon":
                 return self._order(request)
-        known = "status, health, probe, restart, cordon and uncordon"
+        known = "status, health, probe, restart, cordon, uncordon and reload"
         return ControlReply(ok=False, error=f"unknown verb {request.verb!r:.40}: this daemon knows {known}")
 
     def _order(self, request: ControlRequest) -> ControlReply:

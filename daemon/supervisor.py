@@ -115,6 +115,15 @@ class Supervisor:
         if replaced:
             self.send(device, ev.Replaced(self.now(), replaced))
 
+    def respecify(self, device: str, make_spec: SpecMaker, policy: Policy, why: str) -> None:
+        """Have a device live by other numbers; ``why`` (if not empty) replaces its worker, in order, as well."""
+        charge = self._charges.get(device)
+        if charge is None:
+            return
+        charge.make_spec, charge.policy = make_spec, policy
+        if why:
+            self.send(device, ev.Respecified(self.now(), why))
+
     def get(self, device: str) -> Charge | None:
         """Return a charge, or None."""
         return self._charges.get(device)
