@@ -44,15 +44,17 @@ class ConfigWatch:
     """One file, one thread. ``close`` it at the end."""
 
     def __init__(self, path: Path, loop: AbstractEventLoop, taken: Taken) -> None:
-        """Begin to watch; the bytes that are there now are the ones that run."""
+        """Begin to watch. The file is read once more at first: it may have changed since the start read it."""
         self._path = path.absolute()
         self._loop = loop
         self._taken = taken
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._asked = False
         self._closed = threading.Event()
+        self._inotify = _inotify()
+        self._watched: set[int] = set()
         # A daemon thread: one that hangs in a dead disk must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, args=(_peek(self._path),), name="devd-config", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="devd-config", daemon=True)
         self._thread.start()
 
     def ask(self) -> None:
@@ -70,6 +72,8 @@ class ConfigWatch:
         if not self._thread.is_alive():
             os.close(self._wake_read)
             os.close(self._wake_write)
+            if self._inotify is not None:
+                self._inotify.close()
 
     def _wake(self) -> None:
         with suppress(BlockingIOError):  # it is awake already
@@ -77,43 +81,48 @@ class ConfigWatch:
 
     # ---- the thread -------------------------------------------------------------------------------------------------
 
-    def _run(self, seen: bytes | None) -> None:
+    def _run(self) -> None:
+        seen: bytes | None = b""  # an empty file is none that could run
+        asked = False
         while not self._closed.is_set():
+            if self._inotify is not None:
+                self._follow(self._inotify)
+            found = self._settled()
+            if found != seen or asked:
+                seen = found
+                self._hand_over(asked=asked)
             self._await_sign()
             asked, self._asked = self._asked, False
-            found = self._settled()
-            if self._closed.is_set() or (found == seen and not asked):
-                continue
-            seen = found
-            try:
-                result: Config | ConfigError = load(self._path)
-            except ConfigError as error:
-                result = error
-            with suppress(RuntimeError):  # the loop has ended meanwhile
-                self._loop.call_soon_threadsafe(self._taken, result, asked)
+
+    def _hand_over(self, *, asked: bool) -> None:
+        try:
+            result: Config | ConfigError = load(self._path)
+        except ConfigError as error:
+            result = error
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._taken, result, asked)
 
     def _await_sign(self) -> None:
-        """Return at a sign of a change, when somebody asks, or after POLL_S.
-
-        The watches are made anew each time: a directory that was replaced is another one.
-        """
-        try:
-            with inotify.Inotify() as watch:
-                for directory in _directories(self._path):
-                    with suppress(OSError):  # gone: the others, and the poll, tell
-                        watch.add(directory, _MASK)
-                self._poll([watch.fd], POLL_S)
-        except OSError as error:
-            log.debug("no inotify, the configuration is looked at every %g s: %s", POLL_S, error)
-            self._poll([], POLL_S)
-
-    def _poll(self, fds: list[int], timeout_s: float) -> None:
+        """Return at a sign of a change, when somebody asks, or after POLL_S."""
         poll = select.poll()
-        for fd in (self._wake_read, *fds):
-            poll.register(fd, select.POLLIN)
-        poll.poll(timeout_s * 1000)
+        poll.register(self._wake_read, select.POLLIN)
+        if self._inotify is not None:
+            poll.register(self._inotify.fd, select.POLLIN)
+        poll.poll(POLL_S * 1000)
         with suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
+        while self._inotify is not None and self._inotify.read():
+            pass
+
+    def _follow(self, watch: inotify.Inotify) -> None:
+        """Watch the file's directories as they are now: one that was replaced is another one."""
+        watched: set[int] = set()
+        for directory in _directories(self._path):
+            with suppress(OSError):  # gone: the others, and the poll, tell
+                watched.add(watch.add(directory, _MASK))
+        for wd in self._watched - watched:
+            watch.remove(wd)
+        self._watched = watched
 
     def _settled(self) -> bytes | None:
         """Return the file's bytes once they stay the same for SETTLE_S (or change without an end)."""
@@ -125,6 +134,14 @@ class ConfigWatch:
             if found == before:
                 break
         return found
+
+
+def _inotify() -> inotify.Inotify | None:
+    try:
+        return inotify.Inotify()
+    except OSError as error:
+        log.warning("changes of the configuration are seen every %g s only: %s", POLL_S, error)
+        return None
 
 
 def _peek(path: Path) -> bytes | None:
