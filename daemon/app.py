@@ -33,6 +33,7 @@ from devd.daemon.runtime_lock import RuntimeLock
 from devd.daemon.scout_feed import SCOUT_PREFIX
 from devd.daemon.status import StatusReport
 from devd.daemon.supervisor import Listeners, Supervisor
+from devd.daemon.watchdog import Watchdog
 from devd.ipc.control import ControlServer
 from devd.ipc.endpoints import RuntimeLayout
 from devd.ipc.errors import EndpointError
@@ -101,6 +102,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end_asked, number)
+        self._watchdog = Watchdog(loop)
         _become_subreaper()
         _raise_descriptor_limit()
         # First of all: a state directory that another devd holds is the end of it.
@@ -134,6 +136,7 @@ class Daemon:
         await self._take_apart()
         watch.close()
         await self._close(bus)
+        self._watchdog.close()
         return EXIT_FAILED if self._failed else EXIT_OK
 
     # ---- serving ----
@@ -209,6 +212,7 @@ class Daemon:
                 "health_refused": dict(self._feed.refused),
                 "peers_refused": dict(self._auth.refused),
                 "stalls": self._supervisor.stalls,
+                "loop_blocks": self._watchdog.blocks,
                 "journal": asdict(self._journal.status()),
                 "state": asdict(self._memory.status()),
                 "log_lost": self._log.lost,

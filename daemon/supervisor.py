@@ -25,6 +25,8 @@ from devd.ipc.messages import Health, Hello, Listing, ProbeNow, Reset, ResetDone
 
 STALL_S = 0.25
 """A timer of ours that fires this late means that the front itself was away."""
+IN_FLIGHT_S = 1.0
+"""What workers said during an absence is not there at once: libzmq's own thread was away as well."""
 TICK_GRAIN_S = 0.001
 
 log = logging.getLogger("devd.supervisor")
@@ -87,6 +89,7 @@ class Supervisor:
         self._charges: dict[str, Charge] = {}
         self._timer: TimerHandle | None = None
         self._timer_due_s = float("inf")
+        self._in_due = False
         self._drain: Callable[[], None] = lambda: None
         self.stalls = 0
         self.workforce = Workforce(loop, context, layout, auth, self)
@@ -133,6 +136,7 @@ class Supervisor:
 
     def healthy(self, device: str) -> bool:
         """Return whether the device has a live lease this instant, whatever timers have yet to fire."""
+        self._catch_up()
         charge = self._charges.get(device)
         if charge is None or not charge.state.healthy:
             return False
@@ -155,6 +159,7 @@ class Supervisor:
 
     def send(self, device: str, event: ev.Event) -> None:
         """Step a device's lifecycle; an event for a device that is gone is dropped."""
+        self._catch_up()
         charge = self._charges.get(device)
         if charge is None:
             return
@@ -296,7 +301,21 @@ class Supervisor:
         # The loop's clock is CLOCK_MONOTONIC too.
         self._timer = self._loop.call_at(due_s + TICK_GRAIN_S, self._due)
 
+    def _catch_up(self) -> None:
+        """After an absence of the front's own: forgive it before anything is decided, in whatever order wakes come."""
+        if not self._in_due and self.now() - self._timer_due_s > STALL_S:
+            self._due()
+
     def _due(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._in_due = True
+        try:
+            self._do_due()
+        finally:
+            self._in_due = False
+
+    def _do_due(self) -> None:
         now_s = self.now()
         late_s = now_s - self._timer_due_s
         self._timer, self._timer_due_s = None, float("inf")
@@ -313,13 +332,13 @@ class Supervisor:
             self._set_timer(max(due_s, now_s + TICK_GRAIN_S))
 
     def _forgive(self, late_s: float) -> None:
-        """After an absence of the front's own: first hear what has arrived, then give everyone the time back."""
+        """After an absence of the front's own: first give everyone the time back, then hear what has arrived."""
         self.stalls += 1
         log.warning("the front was away for %.2f s; every deadline is put off by it", late_s)
-        self._drain()
         now_s = self.now()
         for device in list(self._charges):
-            self.send(device, ev.Stalled(now_s, late_s))
+            self.send(device, ev.Stalled(now_s, late_s + IN_FLIGHT_S))
+        self._drain()
 
     def close(self) -> None:
         """Stop the clock and end every worker."""

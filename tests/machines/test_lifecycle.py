@@ -70,6 +70,7 @@ class Ledger:
         self.pause_s = 0.0
         self.retried = self.given_up = False
         self.failed_at_s = 0.0
+        self.stalled_s = 0.0
 
     def remember(self, memory: Memory, now_s: float) -> None:
         """Note what an earlier daemon left."""
@@ -135,6 +136,7 @@ class Ledger:
 
     def ended(self, now_s: float) -> None:
         """Note a worker's end that nobody ordered."""
+        self.stalled_s = 0.0
         if not self.end_ordered:
             self.ends_s.append(now_s)
         self.end_ordered = False
@@ -142,7 +144,7 @@ class Ledger:
     def restarted_by_clock(self, now_s: float) -> None:
         """Check a restart that only time brought about."""
         last_s = self.failed_at_s if self.given_up else self.ends_s[-1]
-        pause_s = now_s - last_s
+        pause_s = now_s - last_s - self.stalled_s
         stable = self.served_from_s is not None and last_s - self.served_from_s >= POLICY.window_s
         recent = [one for one in self.ends_s if one > last_s - POLICY.window_s]
         gave_up = self.given_up or len(recent) > POLICY.intensity or (self.retried and not stable)
@@ -201,6 +203,18 @@ class LifecycleMachine(RuleBasedStateMachine):
             self._tick()
         self.now_s = max(self.now_s, end_s)
         self._tick()
+
+    @precondition(lambda self: not self.books.forgotten)
+    @rule(for_s=st.sampled_from([0.3, 3.0, 30.0]))
+    def front_is_away(self, for_s: float) -> None:
+        """Stop the front itself for a while: no one else's time goes by."""
+        well = self.books.well(self.now_s)
+        self.now_s += for_s
+        if self.books.lease_s is not None:
+            self.books.lease_s += for_s
+        self.books.stalled_s += for_s
+        self._send(ev.Stalled(self.now_s, for_s))
+        assert self.books.well(self.now_s) == well
 
     @precondition(lambda self: bool(self.books.ordered))
     @rule(well=st.booleans())

@@ -75,6 +75,10 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "    if state.phase is Phase.RESETTING:\n        return replace(state, stale=True), ()\n",
         "",
     ),
+    "the front's own absence is the device's fault": (
+        "lease_until_s=later(state.lease_until_s)",
+        "lease_until_s=state.lease_until_s",
+    ),
     "a stale worker stays": ("    if not state.stale:\n", "    if True:\n"),
 }
 
