@@ -192,6 +192,9 @@ class Daemon:
 
     def _authenticate(self) -> None:
         self._auth.handle()
+        for device, what in self._auth.offenders().items():
+            # A first connection ends only when this side ends it: for frames past all bounds.
+            self._misbehaved(device, f"was refused a connection: {what}")
         if self._auth.pending():
             asyncio.get_running_loop().call_soon(self._authenticate)
 

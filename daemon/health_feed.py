@@ -23,6 +23,11 @@ DRAIN_BATCHES = 64
 """After an absence of the front's own: the full queues of 256 workers."""
 
 
+def most_sequence(age_s: float) -> float:
+    """Return the highest sequence number a worker of this age can have reached within its rate."""
+    return BURST + RATE_PER_S * (age_s + 1.0)
+
+
 @dataclass(slots=True)
 class _Bucket:
     tokens: float
@@ -30,13 +35,13 @@ class _Bucket:
 
 
 class HealthFeed:
-    """Reads the bus on the event loop."""
+    """Reads the bus on the event loop. ``reported`` takes a report, or returns in a word why it refuses it."""
 
     def __init__(
         self,
         loop: AbstractEventLoop,
         subscriber: HealthSubscriber,
-        reported: Callable[[str, Health], None],
+        reported: Callable[[str, Health], str],
         misbehaved: Callable[[str, str], None],
     ) -> None:
         self._loop = loop
@@ -102,7 +107,9 @@ class HealthFeed:
             self._refused["spoof"] += 1
             self._misbehaved(device, f"spoke for {message.device!r:.80}")
             return
-        self._reported(device, message)
+        refusal = self._reported(device, message)
+        if refusal:
+            self._refused[refusal] += 1
 
     def _within_rate(self, device: str, now_s: float) -> bool:
         bucket = self._buckets.setdefault(device, _Bucket(BURST, now_s))

@@ -18,6 +18,7 @@ from devd.daemon import lifecycle, proc
 from devd.daemon.claimed_text import REASON_CHARS, bounded_health, bounded_sandbox, plain
 from devd.daemon.device_state import DeviceState, Memory, Phase, Policy, remembered
 from devd.daemon.fences import Fences
+from devd.daemon.health_feed import most_sequence
 from devd.daemon.workforce import End, Workforce
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
 from devd.ipc.identity import PeerAuthenticator
@@ -283,9 +284,20 @@ class Supervisor:
         """End a worker that broke the protocol."""
         self.send(device, ev.Misbehaved(self.now(), incarnation, detail))
 
-    def reported(self, device: str, health: Health) -> None:
-        """Take in a health message whose sender is known to be the device's worker."""
+    def reported(self, device: str, health: Health) -> str:
+        """Take in a health message whose sender is known to be the device's worker; return why it is refused, or ""."""
+        charge = self._charges.get(device)
+        if charge is None or health.incarnation < charge.state.incarnation:
+            return "stale"
+        state = charge.state
+        if health.incarnation > state.incarnation:
+            self.misbehaved(device, state.incarnation, f"spoke for incarnation {health.incarnation}")
+            return "spoof"
+        if health.seq > most_sequence(self.now() - state.spawned_at_s):
+            self.misbehaved(device, state.incarnation, f"sent the impossible sequence number {health.seq}")
+            return "future"
         self.send(device, ev.Reported(self.now(), health.incarnation, bounded_health(health)))
+        return ""
 
     # ---- time ----
 

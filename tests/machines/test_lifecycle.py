@@ -25,7 +25,7 @@ POLICY = Policy(
     backoff_max_s=4.0,
     retry_s=60.0,
 )
-FLAP_POLICY = replace(POLICY, flap_count=3, flap_within_s=20.0, flap_hold_s=8.0)
+FLAP_POLICY = replace(POLICY, flap_count=3, flap_within_s=4.0, flap_hold_s=3.0)
 MEMORIES = (
     BLANK,
     BLANK,
@@ -33,7 +33,7 @@ MEMORIES = (
     Memory(failed="given up", worker=77),
     Memory(failed="given up"),
     Memory(cordon="broken fan"),
-    Memory(held=True, falls=(990.0, 995.0)),
+    Memory(held=True, falls=(997.0, 999.0)),
 )
 """What an earlier daemon may have left behind."""
 PAUSES_S = (0.0, 0.01, 0.3, 0.3, 0.7, 0.7, 1.1, 1.7, 2.5, 6.0, 16.0, 61.0)
@@ -187,6 +187,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.state, effects = lifecycle.birth("dev", self.now_s, policy, memory)
         self._take(effects)
         assert remembered(self.state) == memory, "something was forgotten at birth"
+        known_bad = bool(memory.failed) or memory.worker is not None
+        assert bool(self.books.ordered) != known_bad, "tried at once, or not at all"
 
     # ---- the world's moves ----
 
@@ -243,7 +245,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         incarnation = max(self.books.live - self.books.dying)
         for verdict in verdicts:
             self.time_passes(apart_s)
-            if incarnation not in self.books.live - self.books.dying:
+            if self.books.forgotten or incarnation not in self.books.live - self.books.dying:
                 return
             self.seq += 1
             self.probes += 1
@@ -272,6 +274,30 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.fork_is_answered(well=True)
         if self.books.live - self.books.dying:
             self.probes_end(["pass"] * POLICY.successes, 0.0, stale=False)
+
+    @precondition(lambda self: bool(self.books.live - self.books.dying))
+    @rule(times=st.integers(3, 4), well_s=st.sampled_from([0, 1, 2, 4]), sick_s=st.sampled_from([0, 4]))
+    def flaps(self, times: int, well_s: int, sick_s: int) -> None:
+        """Fall and recover, again and again, then be well for a while."""
+        for _ in range(times):
+            self._probe(["pass"] * POLICY.successes + ["fail"] * POLICY.failures, 0.2)
+            self._probe(["fail"] * sick_s, 1.0)
+        self._probe(["pass"] * (POLICY.successes + well_s), 1.0)
+
+    def _probe(self, verdicts: list[str], apart_s: float) -> None:
+        if self.books.live - self.books.dying and not self.books.forgotten:
+            self.probes_end(verdicts, apart_s, stale=False)
+
+    @precondition(lambda self: bool(self.books.live - self.books.dying))
+    @rule(ok=st.booleans())
+    def configured_during_reset(self, ok: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
+        """Change the configuration while a reset runs, then end the reset."""
+        self._probe(["pass"], 0.0)
+        self.container_starts()
+        self.outside_changes(lambda at_s: ev.Respecified(at_s, "probe.period changed"))
+        if self.reset_orders:
+            self.reset_ends(ok)
+            assert not self.books.live - self.books.dying, "a worker made by an old configuration stays"
 
     @precondition(lambda self: not self.books.forgotten)
     @rule(times=st.integers(2, 5), pause_s=st.sampled_from([5.0, 6.0, 61.0]))
