@@ -155,6 +155,7 @@ class Daemon:
             table = self._fleet.tables.get(charge.resource)
             if table is not None:
                 table.notify()
+                self._fleet.scouts.changed(charge.resource)
 
     def _forgotten(self, device: str) -> None:
         self._feed.forget(device)

@@ -9,6 +9,11 @@ LEASE_SLACK_S = 0.15
 """How late a report may be beyond what period and timeout allow: scheduling and transport on a busy node."""
 
 
+IN_FLIGHT_S = 1.0
+"""What workers said during an absence of the front is not there at once: libzmq's own thread was away as well, and
+full queues hold the oldest words first."""
+
+
 class Phase(StrEnum):
     """Where a device is. Each phase but ABSENT has at most one deadline, with one meaning."""
 
@@ -82,7 +87,7 @@ class DeviceState:
     """All the front knows of a device's health and worker. ``*_at_s`` and ``*_s`` as in the events.
 
     ``well`` is a live lease; ``healthy`` is what is offered: well, and neither cordoned nor held back for its flaps.
-    ``falls`` are when it fell from well; ``stale``: its worker was made by a spec that is not valid any more.
+    What began before ``forgiven_s`` counts from then only: the front was away. ``falls`` are when it fell from well; ``stale``: its worker was made by a spec that is not valid any more.
     """
 
     id: str
@@ -119,6 +124,7 @@ class DeviceState:
     last: Health | None = None
     activity: str = ""
     activity_at_s: float = 0.0
+    forgiven_s: float = 0.0
     restarts: int = 0
     exits: tuple[float, ...] = ()
     streak: int = 0

@@ -88,9 +88,10 @@ def _failed(state: DeviceState, reason: str, at_s: float, policy: Policy) -> Dev
     return end(state, reason or "probe failed without a reason")
 
 
-def report_due_s(health: Health, at_s: float, policy: Policy) -> float:
+def report_due_s(state: DeviceState, health: Health, at_s: float, policy: Policy) -> float:
     """Return when the next report is due: at the end of the probe under way, or of the next one."""
-    starts_s = min(at_s, health.activity_at_s) if health.activity else at_s + policy.period_s
+    began_s = max(min(at_s, health.activity_at_s), state.forgiven_s)
+    starts_s = began_s if health.activity else at_s + policy.period_s
     return starts_s + policy.timeout_s + LEASE_SLACK_S
 
 

@@ -11,7 +11,16 @@ from typing import cast
 
 from devd.daemon import events as ev
 from devd.daemon import lease, moves
-from devd.daemon.device_state import BLANK, LEASE_SLACK_S, WORKER_PHASES, DeviceState, Memory, Phase, Policy
+from devd.daemon.device_state import (
+    BLANK,
+    IN_FLIGHT_S,
+    LEASE_SLACK_S,
+    WORKER_PHASES,
+    DeviceState,
+    Memory,
+    Phase,
+    Policy,
+)
 
 RESPECIFIED = "its configuration was changed"
 
@@ -139,7 +148,7 @@ def _reported(state: DeviceState, event: ev.Reported, policy: Policy) -> Step:
     finished = event.health.probe_count > state.probe_count
     was_fresh = state.probe_count == 0
     state = lease.judge(state, event.health, event.at_s, policy)
-    due_s = lease.report_due_s(event.health, event.at_s, policy)
+    due_s = lease.report_due_s(state, event.health, event.at_s, policy)
     if first:
         state = replace(moves.enter(state, Phase.SERVING, event.at_s, due_s), served_from_s=event.at_s)
     elif finished:
@@ -186,7 +195,7 @@ def _reset_finished(state: DeviceState, event: ev.ResetFinished, policy: Policy)
         state = lease.judge(state, event.health, event.at_s, policy)
     if event.health.verdict == "pass" and state.lease_until_s is not None:
         state = replace(state, lease_until_s=event.at_s + policy.lease_s)
-    state = moves.enter(state, Phase.SERVING, event.at_s, lease.report_due_s(event.health, event.at_s, policy))
+    state = moves.enter(state, Phase.SERVING, event.at_s, lease.report_due_s(state, event.health, event.at_s, policy))
     well = event.ok and state.lease_until_s is not None
     text = "" if well else (event.reason or state.reason or "the device is not healthy after its reset")
     state, answers = moves.answer(state, ok=well, text=text)
@@ -290,13 +299,14 @@ def _stalled(state: DeviceState, event: ev.Stalled, policy: Policy) -> Step:
     del policy
 
     def later(due_s: float | None) -> float | None:
-        return None if due_s is None else due_s + event.for_s
+        return None if due_s is None else due_s + event.for_s + IN_FLIGHT_S
 
     state = replace(
         state,
         deadline_s=later(state.deadline_s),
         lease_until_s=later(state.lease_until_s),
         leave_list_at_s=later(state.leave_list_at_s),
+        forgiven_s=event.at_s + IN_FLIGHT_S,
     )
     return state, ()
 

@@ -16,10 +16,10 @@ from devd.daemon import events as ev
 from devd.daemon.claims import Claims
 from devd.daemon.config import Resource
 from devd.daemon.config_diff import Touch
-from devd.daemon.device_state import Policy
+from devd.daemon.device_state import Phase, Policy
 from devd.daemon.supervisor import SpecMaker, Supervisor
 from devd.daemon.table import ResourceTable
-from devd.ipc.messages import Device, Listing, WorkerSpec
+from devd.ipc.messages import Device, Listing, ProbeNow, WorkerSpec
 
 FIRST_LISTINGS_WITHIN_S = 10.0
 """How long the first listings wait for each other."""
@@ -51,6 +51,7 @@ class ScoutFeed:
         self._listings: dict[str, Listing] = {}
         self._conflicts: dict[str, tuple[str, ...]] = {}
         self._outdated: dict[str, int] = {}
+        self._told: dict[str, tuple[str, ...]] = {}
         self._started = False
         self._closed = False
         self._timer = loop.call_later(FIRST_LISTINGS_WITHIN_S, self._begin)
@@ -58,7 +59,7 @@ class ScoutFeed:
     def send_out(self, name: str) -> None:
         """Send out a resource's scout."""
         resource = self._tables[name].config
-        self._supervisor.add(scout_id(name), name, _scout_policy(resource), _scout_spec(resource))
+        self._supervisor.add(scout_id(name), name, _scout_policy(resource), self._scout_spec(resource))
 
     def call_back(self, name: str) -> None:
         """Withdraw a resource: its scout leaves, and each of its devices."""
@@ -82,7 +83,25 @@ class ScoutFeed:
             # What the present scout still says was looked for by the old selector.
             self._outdated[name] = charge.state.incarnation if charge is not None else 0
             self._listings.pop(name, None)
-            self._supervisor.respecify(scout, _scout_spec(resource), _scout_policy(resource), CHANGED)
+            self._supervisor.respecify(scout, self._scout_spec(resource), _scout_policy(resource), CHANGED)
+
+    def changed(self, name: str) -> None:
+        """Have a resource's scout leave those devices alone whose worker does not end, and no others."""
+        spared = self._spared(name)
+        if spared == self._told.get(name, ()) or self._closed or name not in self._tables:
+            return
+        if self._supervisor.workforce.send(scout_id(name), ProbeNow(spared)):
+            self._told[name] = spared
+
+    def _spared(self, name: str) -> tuple[str, ...]:
+        table = self._tables.get(name)
+        held = [] if table is None else [one for key, one in table.devices.items() if self._holds(key)]
+        return tuple(node.path for device in held for node in device.nodes)
+
+    def _holds(self, device_id: str) -> bool:
+        """Return whether a process that was killed still holds the device: nobody else may touch it."""
+        charge = self._supervisor.get(device_id)
+        return charge is not None and charge.state.phase is Phase.STOPPING
 
     def listed(self, resource: str) -> bool:
         """Return whether a resource's scout has spoken."""
@@ -142,7 +161,7 @@ class ScoutFeed:
         seen = {device.id for device in listing.devices}
         # What a new selector leaves out is not gone: it is not wanted any more.
         unselected = self._outdated.pop(listing.resource, None) is not None
-        for device_id in [one for one in table.devices if one not in seen]:
+        for device_id in [one for one in table.devices if one not in seen and not self._holds(one)]:
             if unselected:
                 self._supervisor.send(device_id, ev.Retired(self._supervisor.now()))
             else:
@@ -182,6 +201,25 @@ class ScoutFeed:
                 self._supervisor.respecify(device.id, spec, _policy(table.config), CHANGED)
         if charge is None or not charge.state.present or not charge.state.wanted:
             self._supervisor.add(device.id, table.name, _policy(table.config), spec)
+
+    def _scout_spec(self, resource: Resource) -> SpecMaker:
+        def make(incarnation: int, health_endpoint: str, command_endpoint: str) -> WorkerSpec:
+            scout = Device(scout_id(resource.name))
+            bare = _worker_spec(resource, scout)(incarnation, health_endpoint, command_endpoint)
+            self._told[resource.name] = self._spared(resource.name)
+            return dataclasses.replace(
+                bare,
+                role="scout",
+                period_s=resource.discovery.period_s,
+                timeout_s=resource.discovery.timeout_s,
+                probe={},
+                reset=None,
+                match=resource.match,
+                target=None,
+                leave_alone=self._told[resource.name],
+            )
+
+        return make
 
 
 def _unfit(device: Device, before: set[str]) -> str | None:
@@ -238,23 +276,6 @@ def _worker_spec(resource: Resource, device: Device) -> SpecMaker:
             probe=resource.probe.as_spec(),
             reset=resource.reset.as_spec() if resource.reset else None,
             target=device,
-        )
-
-    return make
-
-
-def _scout_spec(resource: Resource) -> SpecMaker:
-    def make(incarnation: int, health_endpoint: str, command_endpoint: str) -> WorkerSpec:
-        bare = _worker_spec(resource, Device(scout_id(resource.name)))(incarnation, health_endpoint, command_endpoint)
-        return dataclasses.replace(
-            bare,
-            role="scout",
-            period_s=resource.discovery.period_s,
-            timeout_s=resource.discovery.timeout_s,
-            probe={},
-            reset=None,
-            match=resource.match,
-            target=None,
         )
 
     return make

@@ -26,8 +26,6 @@ from devd.ipc.messages import Health, Hello, Listing, ProbeNow, Reset, ResetDone
 
 STALL_S = 0.25
 """A timer of ours that fires this late means that the front itself was away."""
-IN_FLIGHT_S = 1.0
-"""What workers said during an absence is not there at once: libzmq's own thread was away as well."""
 TICK_GRAIN_S = 0.001
 
 log = logging.getLogger("devd.supervisor")
@@ -349,7 +347,7 @@ class Supervisor:
         log.warning("the front was away for %.2f s; every deadline is put off by it", late_s)
         now_s = self.now()
         for device in list(self._charges):
-            self.send(device, ev.Stalled(now_s, late_s + IN_FLIGHT_S))
+            self.send(device, ev.Stalled(now_s, late_s))
         self._drain()
 
     def close(self) -> None:

@@ -64,6 +64,9 @@ class Worker:
             ResetDone(spec.device, spec.incarnation, order.reset_id, not failure, failure, took_s, health)
         )
 
+    def leave_alone(self, paths: tuple[str, ...]) -> None:
+        """Take no note: a worker touches its own device alone."""
+
     def _do_reset(self, order: Reset) -> str:
         """Run the reset and return why it failed, or nothing."""
         if self._reset is None:

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from devd.daemon import events as ev
 from devd.daemon import lifecycle, moves
-from devd.daemon.device_state import BLANK, LEASE_SLACK_S, DeviceState, Memory, Phase, Policy, remembered
+from devd.daemon.device_state import BLANK, IN_FLIGHT_S, LEASE_SLACK_S, DeviceState, Memory, Phase, Policy, remembered
 from devd.ipc.messages import Health
 
 POLICY = Policy(
@@ -213,8 +213,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         well = self.books.well(self.now_s)
         self.now_s += for_s
         if self.books.lease_s is not None:
-            self.books.lease_s += for_s
-        self.books.stalled_s += for_s
+            self.books.lease_s += for_s + IN_FLIGHT_S
+        self.books.stalled_s += for_s + IN_FLIGHT_S
         self._send(ev.Stalled(self.now_s, for_s))
         assert self.books.well(self.now_s) == well
 
