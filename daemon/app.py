@@ -23,8 +23,12 @@ from devd.daemon.health_feed import HealthFeed
 from devd.daemon.journal import WorkerJournal
 from devd.daemon.kubelet_watch import KubeletWatch
 from devd.daemon.logs import StderrHandler, set_up_logging
+from devd.daemon.metrics.collect import page as metrics_page
+from devd.daemon.metrics.process import OwnProcess
+from devd.daemon.metrics.server import MetricsServer
 from devd.daemon.options import RunOptions
 from devd.daemon.prestart import PreStartDesk
+from devd.daemon.rpc_times import RpcTimes
 from devd.daemon.runtime_lock import RuntimeLock
 from devd.daemon.scout_feed import SCOUT_PREFIX, ScoutFeed
 from devd.daemon.status import StatusReport
@@ -92,6 +96,7 @@ class Daemon:
         self._context.setsockopt(zmq.LINGER, 0)
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._changed = asyncio.Event()
+        self._times = RpcTimes()
 
     async def run(self) -> int:
         """Run until told to end."""
@@ -113,12 +118,13 @@ class Daemon:
         self._scouts = ScoutFeed(loop, self._supervisor, self._tables)
         watch = KubeletWatch(endpoint_directory(self._config.kubelet), log=kubelet_log)
         self._endpoints: dict[str, ResourceEndpoint] = {
-            name: ResourceEndpoint(table, self._config.kubelet, watch, log=kubelet_log)
+            name: ResourceEndpoint(table, self._config.kubelet, watch, log=kubelet_log, times=self._times)
             for name, table in self._tables.items()
         }
         self._status = StatusReport(self._supervisor, self._scouts, self._tables, self._endpoints, self._facts())
         control = ControlServer(self._context, self._layout.control)
         self._control = ControlDesk(loop, control, self._supervisor, self._build_status)
+        self._metrics = await self._start_metrics()
         self._scouts.start()
         log.info("devd %s runs %d resources", os.getpid(), len(self._tables), extra={"event": "start"})
         watch.start()
@@ -222,6 +228,17 @@ class Daemon:
             }
         )
 
+    async def _start_metrics(self) -> MetricsServer | None:
+        """Answer Prometheus, if that is configured. Raises StartupError."""
+        if self._config.metrics is None:
+            return None
+        process = OwnProcess()
+        server = MetricsServer(
+            self._config.metrics.listen, lambda: metrics_page(self._build_status(), self._times, process.read())
+        )
+        await server.start()
+        return server
+
     # ---- the end ----
 
     def _end_asked(self, number: int) -> None:
@@ -253,6 +270,8 @@ class Daemon:
         if left:
             log.warning("workers %s do not end: the kernel keeps them until their device lets go", list(left))
         self._control.close()
+        if self._metrics is not None:
+            await self._metrics.close()
         # Readers before descriptors: a number that is closed first may be another's by the time it is let go.
         self._feed.close()
         bus.close()
