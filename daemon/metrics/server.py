@@ -33,9 +33,10 @@ log = logging.getLogger("devd.metrics")
 
 
 class MetricsServer:
-    """Serves what ``build`` returns. Whoever starts it calls ``close``."""
+    """Serves what ``build`` returns. Whoever starts it calls ``close``; ``within_s`` is there for tests to shorten."""
 
-    def __init__(self, address: ListenAddress, build: Callable[[], str]) -> None:
+    def __init__(self, address: ListenAddress, build: Callable[[], str], *, within_s: float = REQUEST_WITHIN_S) -> None:
+        self._within_s = within_s
         self._wanted = address
         self._build = build
         self._server: asyncio.Server | None = None
@@ -87,7 +88,7 @@ class MetricsServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(REQUEST_WITHIN_S):
+            async with asyncio.timeout(self._within_s):
                 await self._converse(reader, writer)
         except (TimeoutError, OSError):
             log.debug("a connection was cut: its peer is gone, or too slow")
