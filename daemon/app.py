@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import zmq
@@ -17,23 +16,28 @@ import zmq
 from devd.daemon import events as ev
 from devd.daemon.config import Config, ConfigError, load
 from devd.daemon.control_desk import ControlDesk
-from devd.daemon.endpoint import ResourceEndpoint, endpoint_directory
+from devd.daemon.endpoint import endpoint_directory
 from devd.daemon.errors import StartupError
+from devd.daemon.fleet import Fleet
 from devd.daemon.health_feed import HealthFeed
 from devd.daemon.journal import WorkerJournal
 from devd.daemon.kubelet_watch import KubeletWatch
 from devd.daemon.logs import StderrHandler, set_up_logging
+from devd.daemon.memory import here
+from devd.daemon.memory_keeper import MemoryKeeper
+from devd.daemon.memory_store import MemoryStore
 from devd.daemon.metrics.collect import page as metrics_page
 from devd.daemon.metrics.process import OwnProcess
 from devd.daemon.metrics.server import MetricsServer
 from devd.daemon.options import RunOptions
 from devd.daemon.prestart import PreStartDesk
+from devd.daemon.reload import Reloader, overridden
 from devd.daemon.rpc_times import RpcTimes
 from devd.daemon.runtime_lock import RuntimeLock
-from devd.daemon.scout_feed import SCOUT_PREFIX, ScoutFeed
+from devd.daemon.scout_feed import SCOUT_PREFIX
 from devd.daemon.status import StatusReport
 from devd.daemon.supervisor import Listeners, Supervisor
-from devd.daemon.table import ResourceTable
+from devd.daemon.watchdog import Watchdog
 from devd.ipc.control import ControlServer
 from devd.ipc.endpoints import RuntimeLayout
 from devd.ipc.errors import EndpointError
@@ -41,11 +45,10 @@ from devd.ipc.health import HealthSubscriber
 from devd.ipc.identity import PeerAuthenticator
 from devd.ipc.messages import Listing
 
-FIRST_VERDICTS_WITHIN_S = 20.0
-"""A resource registers when each device has had a verdict, or after this: one sick device does not hold the others."""
 WORKERS_LEAVE_WITHIN_S = 2.5
 ENDPOINTS_LEAVE_WITHIN_S = 1.0
-FORK_SERVER_LEAVES_WITHIN_S = 1.0
+FORK_SERVER_LEAVES_WITHIN_S = 0.5
+DISKS_WITHIN_S = 1.0
 """Bounds of the steps of an orderly end; together under the 5 s an end may take."""
 
 MAX_SOCKETS = 65_535
@@ -71,7 +74,7 @@ def run(options: RunOptions) -> int:
         for line in error.render().splitlines():
             log.error("%s", line)
         return EXIT_CONFIG
-    config = _overridden(config, options)
+    config = overridden(config, options)
     try:
         with RuntimeLock(RuntimeLayout(options.runtime_dir)) as layout:
             return asyncio.run(Daemon(config, options, layout, handler).run())
@@ -90,6 +93,7 @@ class Daemon:
         self._layout = layout
         self._ended = asyncio.Event()
         self._signals = 0
+        self._failed = False
         self._journal = WorkerJournal(options.log_dir)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         # Sockets that were closed with something unsent must not hold up the end.
@@ -103,59 +107,50 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end_asked, number)
+        self._watchdog = Watchdog(loop)
         _become_subreaper()
         _raise_descriptor_limit()
+        # First of all: a state directory that another devd holds is the end of it.
+        memory = MemoryStore(self._options.state_dir, here())
+        loaded = await asyncio.to_thread(memory.load)
+        self._memory = memory
         self._auth = PeerAuthenticator(self._context)
         loop.add_reader(self._auth.fd, self._authenticate)
         bus = HealthSubscriber(self._context, self._layout.health)
         tell = Listeners(self._device_changed, self._forgotten, self._listed, self._answered, self._journal_line)
-        self._supervisor = Supervisor(loop, self._context, self._layout, self._auth, tell)
+        self._supervisor = Supervisor(
+            loop, self._context, self._layout, self._auth, tell, lambda fences: MemoryKeeper(memory, loaded, fences)
+        )
         loop.add_signal_handler(signal.SIGCHLD, self._supervisor.workforce.reap)
         self._feed = HealthFeed(loop, bus, self._supervisor.reported, self._misbehaved)
         self._supervisor.on_stall(self._feed.drain)
         self._desk = PreStartDesk(self._ask_pre_start, self._expire_pre_start)
-        self._tables = {one.name: ResourceTable(one, self._supervisor, self._desk) for one in self._config.resources}
-        self._scouts = ScoutFeed(loop, self._supervisor, self._tables)
         watch = KubeletWatch(endpoint_directory(self._config.kubelet), log=kubelet_log)
-        self._endpoints: dict[str, ResourceEndpoint] = {
-            name: ResourceEndpoint(table, self._config.kubelet, watch, log=kubelet_log, times=self._times)
-            for name, table in self._tables.items()
-        }
-        self._status = StatusReport(self._supervisor, self._scouts, self._tables, self._endpoints, self._facts())
+        self._fleet = Fleet(self._config, self._supervisor, self._desk, watch, self._times, self._serving_failed)
+        self._status = StatusReport(
+            self._supervisor, self._fleet.scouts, self._fleet.tables, self._fleet.endpoints, self._facts()
+        )
         control = ControlServer(self._context, self._layout.control)
-        self._control = ControlDesk(loop, control, self._supervisor, self._build_status)
+        self._reload = Reloader(self._options, loop, self._fleet)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.ask)
+        self._control = ControlDesk(loop, control, self._supervisor, self._build_status, self._reload.ask)
         self._metrics = await self._start_metrics()
-        self._scouts.start()
-        log.info("devd %s runs %d resources", os.getpid(), len(self._tables), extra={"event": "start"})
+        log.info("devd %s runs %d resources", os.getpid(), len(self._fleet.tables), extra={"event": "start"})
         watch.start()
-        serving = [asyncio.create_task(self._serve(name)) for name in self._endpoints]
-        failed = await self._until_end(serving)
-        await self._take_apart(serving)
+        self._fleet.start()
+        await self._ended.wait()
+        await self._take_apart()
         watch.close()
         await self._close(bus)
-        return EXIT_FAILED if failed else EXIT_OK
+        self._watchdog.close()
+        return EXIT_FAILED if self._failed else EXIT_OK
 
     # ---- serving ----
 
-    async def _serve(self, name: str) -> None:
-        """Serve one resource as soon as its first verdicts are there, or the time for them is up."""
-        table = self._tables[name]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_VERDICTS_WITHIN_S):
-                while not (self._scouts.listed(name) and table.decided):
-                    self._changed.clear()
-                    await self._changed.wait()
-        await self._endpoints[name].run()
-
-    async def _until_end(self, serving: list[asyncio.Task[None]]) -> bool:
-        """Wait for the order to end, or for a resource that cannot be served; return whether it was the latter."""
-        ended = asyncio.create_task(self._ended.wait())
-        done, _ = await asyncio.wait([ended, *serving], return_when=asyncio.FIRST_COMPLETED)
-        ended.cancel()
-        failures = [error for task in done if task is not ended and (error := task.exception()) is not None]
-        for error in failures:
-            log.error("%s", error, exc_info=None if isinstance(error, StartupError) else error)
-        return bool(failures)
+    def _serving_failed(self) -> None:
+        """End: a resource of the configuration devd was started with cannot be served."""
+        self._failed = True
+        self._ended.set()
 
     # ---- who tells whom ----
 
@@ -163,24 +158,26 @@ class Daemon:
         self._wake()
         charge = self._supervisor.get(device)
         if charge is not None and not device.startswith(SCOUT_PREFIX):
-            table = self._tables.get(charge.resource)
+            table = self._fleet.tables.get(charge.resource)
             if table is not None:
                 table.notify()
+                self._fleet.scouts.changed(charge.resource)
 
     def _forgotten(self, device: str) -> None:
         self._feed.forget(device)
         self._journal.forget(device)
         if not device.startswith(SCOUT_PREFIX):
-            self._scouts.forgotten(device)
+            self._fleet.scouts.forgotten(device)
         self._wake()
 
     def _listed(self, scout: str, listing: Listing) -> None:
         del scout
-        self._scouts.take(listing)
+        self._fleet.scouts.take(listing)
         self._wake()
 
     def _wake(self) -> None:
         self._changed.set()
+        self._fleet.wake()
 
     def _answered(self, waiter: int, device: str, ok: bool, text: str) -> None:  # noqa: FBT001 - as the effect has it
         del device
@@ -202,6 +199,9 @@ class Daemon:
 
     def _authenticate(self) -> None:
         self._auth.handle()
+        for device, what in self._auth.offenders().items():
+            # A first connection ends only when this side ends it: for frames past all bounds.
+            self._misbehaved(device, f"was refused a connection: {what}")
         if self._auth.pending():
             asyncio.get_running_loop().call_soon(self._authenticate)
 
@@ -210,7 +210,6 @@ class Daemon:
     def _facts(self) -> dict[str, object]:
         return {
             "config": str(self._options.config),
-            "config_error": None,
             "kubelet_dir": str(self._config.kubelet.dir),
             "registration": self._config.kubelet.registration,
             "runtime_dir": str(self._layout.root),
@@ -223,9 +222,12 @@ class Daemon:
                 "health_refused": dict(self._feed.refused),
                 "peers_refused": dict(self._auth.refused),
                 "stalls": self._supervisor.stalls,
+                "loop_blocks": self._watchdog.blocks,
                 "journal": asdict(self._journal.status()),
+                "state": asdict(self._memory.status()),
                 "log_lost": self._log.lost,
-            }
+            },
+            self._reload.facts(),
         )
 
     async def _start_metrics(self) -> MetricsServer | None:
@@ -247,15 +249,10 @@ class Daemon:
         self._ended.set()
         self._wake()
 
-    async def _take_apart(self, serving: list[asyncio.Task[None]]) -> None:
+    async def _take_apart(self) -> None:
         """End in the order that tells no lies: first the streams, then the workers."""
-        self._scouts.close()
-        for task in serving:
-            task.cancel()
-        stops = asyncio.gather(*(one.stop() for one in self._endpoints.values()), return_exceptions=True)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stops, ENDPOINTS_LEAVE_WITHIN_S)
-        await asyncio.gather(*serving, return_exceptions=True)
+        self._reload.close()
+        await self._fleet.stop(ENDPOINTS_LEAVE_WITHIN_S)
         for charge in self._supervisor:
             self._supervisor.send(charge.state.id, ev.Retired(self._supervisor.now()))
         with suppress(TimeoutError):
@@ -280,19 +277,11 @@ class Daemon:
         loop.remove_reader(self._auth.fd)
         self._auth.close()
         loop.remove_signal_handler(signal.SIGCHLD)
-        self._journal.close(1.0)
+        self._journal.close(DISKS_WITHIN_S / 2)
+        if not self._memory.close(DISKS_WITHIN_S / 2):
+            log.warning("the disk did not take all state in time: a restart may forget cordons, failures or fences")
         self._context.destroy(linger=0)
         log.info("devd ended", extra={"event": "end"})
-
-
-def _overridden(config: Config, options: RunOptions) -> Config:
-    """Return the configuration with the directories the command line names."""
-    changes: dict[str, Path] = {}
-    if options.kubelet_dir is not None:
-        changes["dir"] = options.kubelet_dir
-    if options.registry_dir is not None:
-        changes["registry_dir"] = options.registry_dir
-    return config.model_copy(update={"kubelet": config.kubelet.model_copy(update=changes)})
 
 
 def _become_subreaper() -> None:

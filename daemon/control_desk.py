@@ -5,6 +5,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping
 
 from devd.daemon import events as ev
+from devd.daemon.claimed_text import REASON_CHARS, plain
 from devd.daemon.supervisor import Supervisor
 from devd.ipc.control import ControlServer
 from devd.ipc.messages import ControlReply, ControlRequest
@@ -17,7 +18,15 @@ Status = Callable[[], Mapping[str, object]]
 class ControlDesk:
     """Reads the control socket on the event loop and answers."""
 
-    def __init__(self, loop: AbstractEventLoop, server: ControlServer, supervisor: Supervisor, status: Status) -> None:
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        server: ControlServer,
+        supervisor: Supervisor,
+        status: Status,
+        reload: Callable[[], None],
+    ) -> None:
+        self._reload = reload
         self._loop = loop
         self._server = server
         self._supervisor = supervisor
@@ -50,11 +59,14 @@ class ControlDesk:
                 return ControlReply(ok=True, error="", data=self._status())
             case "health":
                 return ControlReply(ok=True, error="")
-            case "probe" | "restart":
+            case "reload":
+                log.info("an operator asked for the configuration to be read again", extra={"event": "reload"})
+                self._reload()
+                return ControlReply(ok=True, error="")
+            case "probe" | "restart" | "cordon" | "uncordon":
                 return self._order(request)
-        return ControlReply(
-            ok=False, error=f"unknown verb {request.verb!r:.40}: this daemon knows status, health, probe and restart"
-        )
+        known = "status, health, probe, restart, cordon, uncordon and reload"
+        return ControlReply(ok=False, error=f"unknown verb {request.verb!r:.40}: this daemon knows {known}")
 
     def _order(self, request: ControlRequest) -> ControlReply:
         device = request.args.get("device")
@@ -62,8 +74,14 @@ class ControlDesk:
         if charge is None or not isinstance(device, str):
             return ControlReply(ok=False, error=f"no device {device!r:.80}: 'devd status' lists them")
         log.info("%s: an operator asked for %s", device, request.verb, extra={"device": device, "event": request.verb})
-        if request.verb == "restart":
-            self._supervisor.send(device, ev.RestartAsked(self._supervisor.now()))
+        now_s = self._supervisor.now()
+        orders: dict[str, ev.Event] = {
+            "restart": ev.RestartAsked(now_s),
+            "cordon": ev.Cordoned(now_s, plain(str(request.args.get("reason", "")), REASON_CHARS)),
+            "uncordon": ev.Uncordoned(now_s),
+        }
+        if request.verb in orders:
+            self._supervisor.send(device, orders[request.verb])
             return ControlReply(ok=True, error="")
         if not self._supervisor.probe_now(device):
             return ControlReply(ok=False, error=f"{device}: no worker can be asked now ({charge.state.phase})")

@@ -9,6 +9,11 @@ LEASE_SLACK_S = 0.15
 """How late a report may be beyond what period and timeout allow: scheduling and transport on a busy node."""
 
 
+IN_FLIGHT_S = 1.0
+"""What workers said during an absence of the front is not there at once: libzmq's own thread was away as well, and
+full queues hold the oldest words first."""
+
+
 class Phase(StrEnum):
     """Where a device is. Each phase but ABSENT has at most one deadline, with one meaning."""
 
@@ -53,6 +58,9 @@ class Policy:
     backoff_s: float = 0.2
     backoff_max_s: float = 30.0
     retry_s: float = 300.0
+    flap_count: int = 0
+    flap_within_s: float = 600.0
+    flap_hold_s: float = 1800.0
 
     @property
     def lease_s(self) -> float:
@@ -61,8 +69,26 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What of a device outlives the daemon. ``falls`` as in the state; ``worker`` is the pid that may still hold it."""
+
+    cordon: str | None = None
+    failed: str = ""
+    falls: tuple[float, ...] = ()
+    held: bool = False
+    worker: int | None = None
+
+
+BLANK = Memory()
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceState:
-    """All the front knows of a device's health and worker. ``*_at_s`` and ``*_s`` as in the events."""
+    """All the front knows of a device's health and worker. ``*_at_s`` and ``*_s`` as in the events.
+
+    ``well`` is a live lease; ``healthy`` is what is offered: well, and neither cordoned nor held back for its flaps.
+    What began before ``forgiven_s`` counts from then only: the front was away. ``falls`` are when it fell from well; ``stale``: its worker was made by a spec that is not valid any more.
+    """
 
     id: str
     phase: Phase
@@ -75,6 +101,12 @@ class DeviceState:
     leave_list_at_s: float | None = None
     listed: bool = True
     healthy: bool = False
+    well: bool = False
+    cordon: str | None = None
+    falls: tuple[float, ...] = ()
+    held: bool = False
+    hold_until_s: float | None = None
+    failed: str = ""
     lease_until_s: float | None = None
     reason: str = "waiting for the first probe"
     cause: str = ""
@@ -84,6 +116,7 @@ class DeviceState:
     served_from_s: float | None = None
     wedged: bool = False
     respawn: bool = False
+    stale: bool = False
     seq: int = 0
     probe_count: int = 0
     passes: int = 0
@@ -91,6 +124,7 @@ class DeviceState:
     last: Health | None = None
     activity: str = ""
     activity_at_s: float = 0.0
+    forgiven_s: float = 0.0
     restarts: int = 0
     exits: tuple[float, ...] = ()
     streak: int = 0
@@ -98,3 +132,8 @@ class DeviceState:
     last_exit: str = ""
     reset_id: int = 0
     waiters: tuple[int, ...] = ()
+
+
+def remembered(state: DeviceState) -> Memory:
+    """Return what of a state has to outlive the daemon."""
+    return Memory(state.cordon, state.failed, state.falls, state.held, state.pid)

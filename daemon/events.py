@@ -131,6 +131,29 @@ class RestartAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Respecified:
+    """The configuration has another worker for the device; ``detail`` says what changed."""
+
+    at_s: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cordoned:
+    """An operator withholds the device from new containers; ``reason`` is what they said."""
+
+    at_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uncordoned:
+    """An operator gives the device back."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stalled:
     """The front itself was away for ``for_s`` seconds: that time is nobody's fault but its own."""
 
@@ -160,6 +183,9 @@ Event = (
     | PreStartAsked
     | PreStartExpired
     | RestartAsked
+    | Respecified
+    | Cordoned
+    | Uncordoned
     | Stalled
     | Tick
 )

@@ -17,12 +17,19 @@ RATE_PER_S = 500.0
 period (50 ms) of one node some 100; a flood is tens of thousands."""
 BURST = 1000.0
 """Messages at once: what a worker may have queued while the front was away, with room."""
+PUBLISHES_PER_S = 1e6
+"""More than any process can publish in a second; what libzmq does not take counts as well."""
 BATCH = 256
 """Messages taken before the loop gets its turn again."""
 DRAIN_BATCHES = 64
 """After an absence of the front's own: the full queues of 256 workers."""
-REFUSALS = ("unknown sender", "flood", "garbage", "spoof")
+REFUSALS = ("unknown sender", "flood", "garbage", "spoof", "future", "stale")
 """Why a message is refused; a metric's labels."""
+
+
+def most_sequence(age_s: float) -> float:
+    """Return a sequence number that no worker of this age can have reached, however fast it publishes."""
+    return PUBLISHES_PER_S * (age_s + 1.0)
 
 
 @dataclass(slots=True)
@@ -32,13 +39,13 @@ class _Bucket:
 
 
 class HealthFeed:
-    """Reads the bus on the event loop."""
+    """Reads the bus on the event loop. ``reported`` takes a report, or returns in a word why it refuses it."""
 
     def __init__(
         self,
         loop: AbstractEventLoop,
         subscriber: HealthSubscriber,
-        reported: Callable[[str, Health], None],
+        reported: Callable[[str, Health], str],
         misbehaved: Callable[[str, str], None],
     ) -> None:
         self._loop = loop
@@ -104,7 +111,9 @@ class HealthFeed:
             self._refused["spoof"] += 1
             self._misbehaved(device, f"spoke for {message.device!r:.80}")
             return
-        self._reported(device, message)
+        refusal = self._reported(device, message)
+        if refusal:
+            self._refused[refusal] += 1
 
     def _within_rate(self, device: str, now_s: float) -> bool:
         bucket = self._buckets.setdefault(device, _Bucket(BURST, now_s))

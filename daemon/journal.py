@@ -56,15 +56,15 @@ class JournalStatus:
     error: str
 
 
-def file_name(device: str) -> str:
+def file_name(device: str, suffix: str = ".log") -> str:
     """Return a device's file name: its id where that is a plain file name, else a readable form of it and its hash.
 
-    Different devices have different names: ``~`` stands only before a hash, ``.log`` only at the end.
+    Different devices have different names: ``~`` stands only before a hash, the suffix only at the end.
     """
     if _CLEAN_NAME.fullmatch(device):
-        return f"{device}.log"
+        return f"{device}{suffix}"
     digest = hashlib.sha256(device.encode("utf-8", "backslashreplace")).hexdigest()[:12]
-    return f"{_ODD.sub('_', device)[:_SLUG_CHARS].lstrip('.')}~{digest}.log"
+    return f"{_ODD.sub('_', device)[:_SLUG_CHARS].lstrip('.')}~{digest}{suffix}"
 
 
 class WorkerJournal:

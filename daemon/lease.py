@@ -9,15 +9,44 @@ from devd.daemon.device_state import LEASE_SLACK_S, DeviceState, Phase, Policy
 from devd.ipc.messages import Health
 
 
-def settle(state: DeviceState, at_s: float) -> DeviceState:
-    """Derive what is offered from the lease; the one place that sets ``healthy``."""
+def settle(state: DeviceState, at_s: float, policy: Policy) -> DeviceState:
+    """Derive what is offered from the lease; the one place that sets ``well`` and ``healthy``."""
     live = state.lease_until_s is not None and at_s < state.lease_until_s
-    healthy = live and state.present and state.wanted
-    if healthy:
-        state = replace(state, reason="")
+    well = live and state.present and state.wanted
+    state = _rise_or_fall(state, at_s, policy, well=well)
+    healthy = well and state.cordon is None and not state.held
+    if well:
+        state = replace(state, reason="" if healthy else _withheld_story(state, policy), failed="")
     if healthy != state.healthy:
         state = replace(state, healthy=healthy, since_s=at_s)
     return state
+
+
+def _rise_or_fall(state: DeviceState, at_s: float, policy: Policy, *, well: bool) -> DeviceState:
+    """Count falls, and hold back a device that fell too often until it has been well for long enough."""
+    if not policy.flap_count:
+        return replace(state, well=well, falls=(), held=False, hold_until_s=None)
+    if state.well and not well and state.wanted:
+        falls = (*(one for one in state.falls if one > at_s - policy.flap_within_s), at_s)
+        # More than the count says nothing more.
+        state = replace(state, falls=falls[-policy.flap_count :], hold_until_s=None)
+        state = replace(state, held=state.held or len(falls) >= policy.flap_count)
+    if state.held and well:
+        if state.hold_until_s is None:
+            state = replace(state, hold_until_s=at_s + policy.flap_hold_s)
+        elif at_s >= state.hold_until_s:
+            state = replace(state, held=False, hold_until_s=None, falls=())
+    return replace(state, well=well)
+
+
+def _withheld_story(state: DeviceState, policy: Policy) -> str:
+    """Say why a device that is well is not offered."""
+    if state.cordon is not None:
+        return f"cordoned: {state.cordon or 'no reason given'}; 'devd uncordon {state.id}' gives it back"
+    return (
+        f"held back: it fell {policy.flap_count} times within {policy.flap_within_s:g} s and has to be well for "
+        f"{policy.flap_hold_s:g} s without a break ('devd restart {state.id}' ends that); last: {state.cause}"
+    )
 
 
 def end(state: DeviceState, reason: str) -> DeviceState:
@@ -44,7 +73,7 @@ def judge(state: DeviceState, health: Health, at_s: float, policy: Policy) -> De
 def _passed(state: DeviceState, at_s: float, policy: Policy) -> DeviceState:
     state = replace(state, passes=state.passes + 1, fails=0)
     # Recovery has to be earned; a device that never fell has nothing to recover from.
-    if state.healthy or not state.decided or state.passes >= policy.successes:
+    if state.well or not state.decided or state.passes >= policy.successes:
         return replace(state, lease_until_s=at_s + policy.lease_s)
     progress = f"recovering, {state.passes} of {policy.successes} good probes in a row"
     return replace(state, reason=f"{progress}, from: {state.cause}")
@@ -52,16 +81,17 @@ def _passed(state: DeviceState, at_s: float, policy: Policy) -> DeviceState:
 
 def _failed(state: DeviceState, reason: str, at_s: float, policy: Policy) -> DeviceState:
     state = replace(state, fails=state.fails + 1, passes=0)
-    if state.healthy and state.fails < policy.failures:
+    if state.well and state.fails < policy.failures:
         # A tolerated failure carries a live lease over to the next probe, at most failures - 1 times in a row:
         # without it, ``failures`` above 1 could never be reached before the lease ran out.
         return replace(state, lease_until_s=at_s + policy.lease_s)
     return end(state, reason or "probe failed without a reason")
 
 
-def report_due_s(health: Health, at_s: float, policy: Policy) -> float:
+def report_due_s(state: DeviceState, health: Health, at_s: float, policy: Policy) -> float:
     """Return when the next report is due: at the end of the probe under way, or of the next one."""
-    starts_s = min(at_s, health.activity_at_s) if health.activity else at_s + policy.period_s
+    began_s = max(min(at_s, health.activity_at_s), state.forgiven_s)
+    starts_s = began_s if health.activity else at_s + policy.period_s
     return starts_s + policy.timeout_s + LEASE_SLACK_S
 
 

@@ -5,131 +5,68 @@ device's absence ends it; a dead worker merely stops renewing it. The transition
 for every phase and event whether it is taken, dropped (it came too late to matter) or illegal (a bug of ours).
 """
 
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
 from devd.daemon import events as ev
-from devd.daemon import lease
-from devd.daemon.device_state import LEASE_SLACK_S, WORKER_PHASES, DeviceState, Phase, Policy
+from devd.daemon import lease, moves
+from devd.daemon.device_state import (
+    BLANK,
+    IN_FLIGHT_S,
+    LEASE_SLACK_S,
+    WORKER_PHASES,
+    DeviceState,
+    Memory,
+    Phase,
+    Policy,
+)
 
-START_TIMEOUT_S = 15.0
-"""From the order to fork until the first report: fork, sandbox, sockets, on a node that is busy booting."""
-LEAVE_TIMEOUT_S = 1.0
-"""What a worker that was asked to stop may take before it is killed."""
-WEDGED_AFTER_S = 2.0
-"""After SIGKILL a process is gone in about a millisecond; one that is still there after this hangs in the kernel."""
-BACKOFF_JITTER = 0.25
-"""Up to this share of a delay is taken off, by device id, so that devices that died together do not come back so."""
+RESPECIFIED = "its configuration was changed"
 
 
 class LifecycleError(Exception):
     """Raised when an event arrives in a phase where it cannot happen: a bug of the front, never a worker's doing."""
 
 
-Step = tuple[DeviceState, tuple[ev.Effect, ...]]
+Step = moves.Step
 Handler = Callable[[DeviceState, ev.Event, Policy], Step]
 
 
-def birth(device: str, at_s: float) -> Step:
-    """Return the state of a device that was just discovered, and the order for its first worker."""
+def birth(device: str, at_s: float, policy: Policy, memory: Memory = BLANK) -> Step:
+    """Return the state of a device that was just discovered, and the order for its first worker.
+
+    There is none yet where an earlier daemon's worker still holds the device (``memory.worker`` is incarnation 0 and
+    its Exited follows), or where the device had been given up: that goes on.
+    """
     state = DeviceState(id=device, phase=Phase.ABSENT, incarnation=0, since_s=at_s)
-    return _spawn(state, at_s, ())
+    state = replace(state, cordon=memory.cordon, falls=memory.falls, held=memory.held, failed=memory.failed)
+    if memory.worker is not None:
+        return _fenced(state, at_s, memory.worker)
+    if memory.failed:
+        state = lease.end(state, memory.failed)
+        return moves.enter(state, Phase.FAILED, at_s, at_s + policy.retry_s), (ev.Record("failed", memory.failed),)
+    return moves.spawn(state, at_s, ())
+
+
+def _fenced(state: DeviceState, at_s: float, pid: int) -> Step:
+    """Wait for the end of a worker that an earlier daemon left: it still holds the device."""
+    reason = f"worker {pid} of an earlier devd still holds the device: none is started until the kernel lets it go"
+    state = replace(lease.end(state, reason), pid=pid, wedged=True, respawn=True, probation=bool(state.failed))
+    kill = ev.Kill(state.incarnation, reason, inspect=True)
+    return moves.enter(state, Phase.STOPPING, at_s, None), (ev.Record("fenced", reason), kill)
 
 
 def step(state: DeviceState, event: ev.Event, policy: Policy) -> Step:
     """Return the next state and what to do. Raises LifecycleError when the event cannot happen in this phase."""
     after, effects = _handler(state, event)(state, event, policy)
-    return lease.settle(after, event.at_s), effects
+    return lease.settle(after, event.at_s, policy), effects
 
 
 def next_due_s(state: DeviceState) -> float | None:
     """Return when the next Tick is worth sending, or None."""
-    dues = [due for due in (state.deadline_s, state.lease_until_s, state.leave_list_at_s) if due is not None]
-    return min(dues, default=None)
-
-
-def backoff_s(device: str, streak: int, policy: Policy) -> float:
-    """Return the pause before restart number ``streak`` (from 1) of a crash loop. Never shrinks as streak grows."""
-    doublings = min(streak - 1, 30)  # 2^30 seconds are past any configured maximum
-    jitter = zlib.crc32(device.encode()) / 2**32
-    return float(min(policy.backoff_max_s, policy.backoff_s * 2**doublings) * (1 - BACKOFF_JITTER * jitter))
-
-
-# ---- shared moves -----------------------------------------------------------------------------------------------
-
-
-def _enter(state: DeviceState, phase: Phase, at_s: float, deadline_s: float | None) -> DeviceState:
-    return replace(state, phase=phase, phase_since_s=at_s, deadline_s=deadline_s)
-
-
-def _spawn(state: DeviceState, at_s: float, effects: tuple[ev.Effect, ...]) -> Step:
-    incarnation = state.incarnation + 1
-    state = _enter(state, Phase.STARTING, at_s, at_s + START_TIMEOUT_S)
-    state = replace(
-        state,
-        incarnation=incarnation,
-        restarts=state.restarts + (incarnation > 1),
-        spawned_at_s=at_s,
-        served_from_s=None,
-        pid=None,
-        wedged=False,
-        respawn=False,
-        seq=0,
-        probe_count=0,
-        passes=0,
-        activity="",
-    )
-    return state, (*effects, ev.Spawn(incarnation))
-
-
-def _kill(state: DeviceState, at_s: float, reason: str, *, inspect: bool) -> Step:
-    state = _enter(state, Phase.STOPPING, at_s, at_s + WEDGED_AFTER_S)
-    state, answers = _answer(state, ok=False, text=reason)
-    return state, (*answers, ev.Record("kill", reason), ev.Kill(state.incarnation, reason, inspect))
-
-
-def _answer(state: DeviceState, *, ok: bool, text: str) -> tuple[DeviceState, tuple[ev.Effect, ...]]:
-    """Answer every PreStart that waits."""
-    answers = tuple(ev.Answer(waiter, ok, text) for waiter in state.waiters)
-    return replace(state, waiters=()), answers
-
-
-def _ended(state: DeviceState, at_s: float, detail: str, policy: Policy) -> Step:
-    """Decide what follows on the end of a worker (or on a fork that failed): the one place that counts restarts."""
-    state = replace(state, pid=None, wedged=False, last_exit=detail, activity="")
-    if not state.wanted:
-        state, answers = _answer(state, ok=False, text="the device is being withdrawn")
-        return _enter(state, Phase.ABSENT, at_s, None), (*answers, ev.Forget())
-    if not state.present:
-        return _enter(state, Phase.ABSENT, at_s, None), (() if state.listed else (ev.Forget(),))
-    if state.respawn:
-        return _spawn(state, at_s, (ev.Record("restart", "as ordered"),))
-    # Time in which it never reported proves nothing.
-    stable = state.served_from_s is not None and at_s - state.served_from_s >= policy.window_s
-    exits = (*(one for one in state.exits if one > at_s - policy.window_s), at_s)
-    state = replace(
-        state,
-        exits=exits,
-        streak=1 if stable else state.streak + 1,
-        probation=state.probation and not stable,
-    )
-    if state.probation or len(exits) > policy.intensity:
-        return _give_up(state, at_s, detail, policy)
-    pause_s = backoff_s(state.id, state.streak, policy)
-    record = ev.Record("restart", f"worker {detail}; the next one starts in {pause_s:.1f} s")
-    return _enter(state, Phase.BACKOFF, at_s, at_s + pause_s), (record,)
-
-
-def _give_up(state: DeviceState, at_s: float, detail: str, policy: Policy) -> Step:
-    """Stop restarting: the intensity is exceeded."""
-    reason = (
-        f"worker ended {len(state.exits)} times in {policy.window_s:g} s, last: {detail}; "
-        f"tried again every {policy.retry_s:g} s, or now by 'devd restart {state.id}'"
-    )
-    state, answers = _answer(lease.end(state, reason), ok=False, text=reason)
-    return _enter(state, Phase.FAILED, at_s, at_s + policy.retry_s), (*answers, ev.Record("failed", reason))
+    dues = (state.deadline_s, state.lease_until_s, state.leave_list_at_s, state.hold_until_s)
+    return min((due for due in dues if due is not None), default=None)
 
 
 # ---- handlers: one for each meaning -----------------------------------------------------------------------------
@@ -141,7 +78,7 @@ def _found(state: DeviceState, event: ev.Found, policy: Policy) -> Step:
         return state, ()
     state = replace(state, present=True, wanted=True, listed=True, leave_list_at_s=None)
     if state.phase is Phase.ABSENT:
-        return _spawn(replace(state, reason="waiting for the first probe", decided=False), event.at_s, ())
+        return moves.spawn(replace(state, reason="waiting for the first probe", decided=False), event.at_s, ())
     # A worker that still has to end belongs to the device as it was: a fresh one follows it.
     return replace(state, respawn=state.phase in (Phase.LEAVING, Phase.STOPPING)), ()
 
@@ -151,12 +88,14 @@ def _replaced(state: DeviceState, event: ev.Replaced, policy: Policy) -> Step:
     state = lease.end(state, event.detail)
     state = replace(state, present=True, listed=True, leave_list_at_s=None, last=None)
     record = ev.Record("replaced", event.detail)
+    # That the old device fell is nothing against the new one.
+    state = replace(moves.pardoned(state), well=False)
     if state.phase in (Phase.BACKOFF, Phase.FAILED, Phase.ABSENT):
-        return _spawn(replace(state, exits=(), streak=0, probation=False), event.at_s, (record,))
+        return moves.spawn(state, event.at_s, (record,))
     state = replace(state, respawn=True)
     if state.phase is Phase.STOPPING:
         return state, (record,)
-    after, effects = _kill(state, event.at_s, event.detail, inspect=False)
+    after, effects = moves.kill(state, event.at_s, event.detail, inspect=False)
     return after, (record, *effects)
 
 
@@ -165,32 +104,22 @@ def _vanished(state: DeviceState, event: ev.Vanished, policy: Policy) -> Step:
         return state, ()
     state = lease.end(state, event.detail)
     state = replace(state, present=False, respawn=False, leave_list_at_s=event.at_s + policy.linger_s)
-    state, answers = _answer(state, ok=False, text=event.detail)
+    state, answers = moves.answer(state, ok=False, text=event.detail)
     effects = (*answers, ev.Record("vanished", event.detail))
     if state.phase in (Phase.BACKOFF, Phase.FAILED, Phase.ABSENT):
-        return _enter(state, Phase.ABSENT, event.at_s, None), effects
-    after, more = _leave(state, event.at_s)
+        return moves.enter(state, Phase.ABSENT, event.at_s, None), effects
+    after, more = moves.leave(state, event.at_s, "no longer needed")
     return after, (*effects, *more)
 
 
 def _retired(state: DeviceState, event: ev.Retired, policy: Policy) -> Step:
     del policy
     state = replace(lease.end(state, "withdrawn"), wanted=False, respawn=False)
-    state, answers = _answer(state, ok=False, text="the device is being withdrawn")
+    state, answers = moves.answer(state, ok=False, text="the device is being withdrawn")
     if state.phase not in WORKER_PHASES:
-        return _enter(state, Phase.ABSENT, event.at_s, None), (*answers, ev.Forget())
-    after, effects = _leave(state, event.at_s)
+        return moves.enter(state, Phase.ABSENT, event.at_s, None), (*answers, ev.Forget())
+    after, effects = moves.leave(state, event.at_s, "no longer needed")
     return after, (*answers, *effects)
-
-
-def _leave(state: DeviceState, at_s: float) -> Step:
-    """Ask the worker to stop, unless it is on its way out already."""
-    if state.phase in (Phase.LEAVING, Phase.STOPPING):
-        return state, ()
-    if state.phase is Phase.STARTING or state.activity:
-        # It cannot hear an order before its first word, nor inside a call.
-        return _kill(state, at_s, "no longer needed", inspect=False)
-    return _enter(state, Phase.LEAVING, at_s, at_s + LEAVE_TIMEOUT_S), (ev.AskStop(state.incarnation),)
 
 
 def _spawned(state: DeviceState, event: ev.Spawned, policy: Policy) -> Step:
@@ -202,12 +131,12 @@ def _spawned_late(state: DeviceState, event: ev.Spawned, policy: Policy) -> Step
     """Kill what was given up before it was there."""
     del policy
     kill = ev.Kill(state.incarnation, "started too late", inspect=False)
-    return replace(state, pid=event.pid, deadline_s=event.at_s + WEDGED_AFTER_S), (kill,)
+    return replace(state, pid=event.pid, deadline_s=event.at_s + moves.WEDGED_AFTER_S), (kill,)
 
 
 def _spawn_failed(state: DeviceState, event: ev.SpawnFailed, policy: Policy) -> Step:
-    after, effects = _ended(state, event.at_s, f"could not be started: {event.reason}", policy)
-    if not after.healthy and after.phase is Phase.BACKOFF:
+    after, effects = moves.ended(state, event.at_s, f"could not be started: {event.reason}", policy)
+    if not after.well and after.phase is Phase.BACKOFF:
         after = lease.end(after, f"its worker could not be started: {event.reason}")
     return after, effects
 
@@ -219,9 +148,9 @@ def _reported(state: DeviceState, event: ev.Reported, policy: Policy) -> Step:
     finished = event.health.probe_count > state.probe_count
     was_fresh = state.probe_count == 0
     state = lease.judge(state, event.health, event.at_s, policy)
-    due_s = lease.report_due_s(event.health, event.at_s, policy)
+    due_s = lease.report_due_s(state, event.health, event.at_s, policy)
     if first:
-        state = replace(_enter(state, Phase.SERVING, event.at_s, due_s), served_from_s=event.at_s)
+        state = replace(moves.enter(state, Phase.SERVING, event.at_s, due_s), served_from_s=event.at_s)
     elif finished:
         state = replace(state, deadline_s=due_s)
     else:
@@ -245,7 +174,7 @@ def _reported_in_reset(state: DeviceState, event: ev.Reported, policy: Policy) -
 
 def _begin_reset(state: DeviceState, at_s: float, policy: Policy) -> Step:
     if policy.reset_timeout_s is None:
-        after, answers = _answer(state, ok=state.lease_until_s is not None, text=state.reason)
+        after, answers = moves.answer(state, ok=state.lease_until_s is not None, text=state.reason)
         return after, answers
     # A probe that is under way ends first, and one follows the reset.
     deadline_s = at_s + policy.timeout_s + policy.reset_timeout_s + policy.timeout_s + LEASE_SLACK_S
@@ -254,7 +183,7 @@ def _begin_reset(state: DeviceState, at_s: float, policy: Policy) -> Step:
     if lease_s is not None:
         # Its own reset is not the device's fault: a live lease is held open, once, up to the reset's deadline.
         lease_s = max(lease_s, deadline_s)
-    state = replace(_enter(state, Phase.RESETTING, at_s, deadline_s), reset_id=reset_id, lease_until_s=lease_s)
+    state = replace(moves.enter(state, Phase.RESETTING, at_s, deadline_s), reset_id=reset_id, lease_until_s=lease_s)
     record = ev.Record("reset", f"reset {reset_id} for a container's start")
     return state, (record, ev.SendReset(state.incarnation, reset_id))
 
@@ -266,20 +195,23 @@ def _reset_finished(state: DeviceState, event: ev.ResetFinished, policy: Policy)
         state = lease.judge(state, event.health, event.at_s, policy)
     if event.health.verdict == "pass" and state.lease_until_s is not None:
         state = replace(state, lease_until_s=event.at_s + policy.lease_s)
-    state = _enter(state, Phase.SERVING, event.at_s, lease.report_due_s(event.health, event.at_s, policy))
+    state = moves.enter(state, Phase.SERVING, event.at_s, lease.report_due_s(state, event.health, event.at_s, policy))
     well = event.ok and state.lease_until_s is not None
     text = "" if well else (event.reason or state.reason or "the device is not healthy after its reset")
-    state, answers = _answer(state, ok=well, text=text)
+    state, answers = moves.answer(state, ok=well, text=text)
     record = ev.Record("reset-done" if event.ok else "reset-failed", event.reason)
-    return state, (record, *answers)
+    if not state.stale:
+        return state, (record, *answers)
+    after, effects = moves.leave(replace(state, respawn=True), event.at_s, RESPECIFIED)
+    return after, (record, *answers, *effects)
 
 
 def _exited(state: DeviceState, event: ev.Exited, policy: Policy) -> Step:
     effects: tuple[ev.Effect, ...] = ()
     if state.phase is Phase.RESETTING:
         text = f"its worker ended during the reset: {event.detail}"
-        state, effects = _answer(state, ok=False, text=text)
-    after, more = _ended(state, event.at_s, event.detail, policy)
+        state, effects = moves.answer(state, ok=False, text=text)
+    after, more = moves.ended(state, event.at_s, event.detail, policy)
     return after, (*effects, *more)
 
 
@@ -294,12 +226,12 @@ def _observed(state: DeviceState, event: ev.Observed, policy: Policy) -> Step:
 def _misbehaved(state: DeviceState, event: ev.Misbehaved, policy: Policy) -> Step:
     del policy
     reason = f"its worker broke the protocol: {event.detail}"
-    after, effects = _kill(lease.end(state, reason), event.at_s, reason, inspect=False)
+    after, effects = moves.kill(lease.end(state, reason), event.at_s, reason, inspect=False)
     return after, effects
 
 
 def _pre_start(state: DeviceState, event: ev.PreStartAsked, policy: Policy) -> Step:
-    if state.phase in (Phase.STARTING, Phase.BACKOFF) and not state.healthy and state.decided:
+    if state.phase in (Phase.STARTING, Phase.BACKOFF) and not state.well and state.decided:
         return state, (ev.Answer(event.waiter, ok=False, text=state.reason),)
     state = replace(state, waiters=(*state.waiters, event.waiter))
     if state.phase is Phase.SERVING and state.probe_count > 0:
@@ -326,27 +258,55 @@ def _pre_start_expired(state: DeviceState, event: ev.PreStartExpired, policy: Po
 
 def _restart(state: DeviceState, event: ev.RestartAsked, policy: Policy) -> Step:
     del policy
-    state = replace(state, exits=(), streak=0, probation=False)
+    state = moves.pardoned(state)
     if state.phase in (Phase.BACKOFF, Phase.FAILED):
-        return _spawn(state, event.at_s, (ev.Record("restart", "an operator asked"),))
+        return moves.spawn(state, event.at_s, (ev.Record("restart", "an operator asked"),))
     state = replace(state, respawn=True)
     if state.phase in (Phase.LEAVING, Phase.STOPPING):
         return state, ()
-    after, effects = _kill(state, event.at_s, "an operator asked for a restart", inspect=False)
+    after, effects = moves.kill(state, event.at_s, "an operator asked for a restart", inspect=False)
     return after, effects
+
+
+def _respecified(state: DeviceState, event: ev.Respecified, policy: Policy) -> Step:
+    """Replace the worker in order; the lease goes on, and a reset that runs is not cut short."""
+    del policy
+    if state.phase is Phase.RESETTING:
+        return replace(state, stale=True), ()
+    record = ev.Record("restart", event.detail)
+    if state.phase in (Phase.BACKOFF, Phase.FAILED):
+        # What made it fail may be just what was changed.
+        return moves.spawn(moves.pardoned(state), event.at_s, (record,))
+    wanted = state.present and state.wanted
+    after, effects = moves.leave(replace(state, respawn=wanted), event.at_s, event.detail)
+    return after, (record, *effects)
+
+
+def _cordoned(state: DeviceState, event: ev.Cordoned, policy: Policy) -> Step:
+    del policy
+    return replace(state, cordon=event.reason), (ev.Record("cordon", event.reason),)
+
+
+def _uncordoned(state: DeviceState, event: ev.Uncordoned, policy: Policy) -> Step:
+    del event, policy
+    if state.cordon is None:
+        return state, ()
+    # A device that is not well goes on to say why.
+    return replace(state, cordon=None), (ev.Record("uncordon", "given back"),)
 
 
 def _stalled(state: DeviceState, event: ev.Stalled, policy: Policy) -> Step:
     del policy
 
     def later(due_s: float | None) -> float | None:
-        return None if due_s is None else due_s + event.for_s
+        return None if due_s is None else due_s + event.for_s + IN_FLIGHT_S
 
     state = replace(
         state,
         deadline_s=later(state.deadline_s),
         lease_until_s=later(state.lease_until_s),
         leave_list_at_s=later(state.leave_list_at_s),
+        forgiven_s=event.at_s + IN_FLIGHT_S,
     )
     return state, ()
 
@@ -369,25 +329,25 @@ def _tick(state: DeviceState, event: ev.Tick, policy: Policy) -> Step:
 
 def _starting_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     del policy
-    reason = f"its worker never said its first word within {START_TIMEOUT_S:g} s"
-    if not state.healthy:
+    reason = f"its worker never said its first word within {moves.START_TIMEOUT_S:g} s"
+    if not state.well:
         state = lease.end(state, reason)
-    return _kill(state, at_s, reason, inspect=True)
+    return moves.kill(state, at_s, reason, inspect=True)
 
 
 def _serving_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     reason = lease.hang_story(state, at_s, policy.timeout_s)
-    return _kill(lease.end(state, reason), at_s, reason, inspect=True)
+    return moves.kill(lease.end(state, reason), at_s, reason, inspect=True)
 
 
 def _resetting_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     reason = f"reset {lease.hang_story(state, at_s, policy.reset_timeout_s or 0.0)}"
-    return _kill(lease.end(state, reason), at_s, reason, inspect=True)
+    return moves.kill(lease.end(state, reason), at_s, reason, inspect=True)
 
 
 def _leaving_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     del policy
-    return _kill(state, at_s, f"did not leave within {LEAVE_TIMEOUT_S:g} s", inspect=False)
+    return moves.kill(state, at_s, f"did not leave within {moves.LEAVE_TIMEOUT_S:g} s", inspect=False)
 
 
 def _stopping_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
@@ -397,7 +357,7 @@ def _stopping_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
         if state.pid is not None
         else "the fork server has not answered the order for its worker: the daemon's log tells more"
     )
-    cause = state.reason if not state.healthy and state.present else ""
+    cause = state.reason if not state.well and state.present else ""
     reason = f"{cause}; {fence}" if cause else fence
     state = replace(lease.end(state, reason), wedged=True, deadline_s=None)
     return state, (ev.Record("wedged", reason), ev.Kill(state.incarnation, reason, inspect=True))
@@ -405,12 +365,12 @@ def _stopping_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
 
 def _backoff_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     del policy
-    return _spawn(state, at_s, ())
+    return moves.spawn(state, at_s, ())
 
 
 def _failed_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     del policy
-    return _spawn(replace(state, probation=True), at_s, (ev.Record("restart", "slow retry"),))
+    return moves.spawn(replace(state, probation=True), at_s, (ev.Record("restart", "slow retry"),))
 
 
 _DEADLINES: dict[Phase, Callable[[DeviceState, float, Policy], Step]] = {
@@ -458,6 +418,9 @@ TABLE: dict[type, dict[Phase, object]] = {
     ),
     ev.PreStartExpired: _row(_pre_start_expired),
     ev.RestartAsked: _row(_restart, ABSENT=_drop),
+    ev.Respecified: _row(_respecified, ABSENT=_drop),
+    ev.Cordoned: _row(_cordoned),
+    ev.Uncordoned: _row(_uncordoned),
     ev.Stalled: _row(_stalled),
     ev.Tick: _row(_tick),
 }

@@ -3,7 +3,7 @@
 import sys
 
 from devd.daemon import events as ev
-from devd.daemon import lifecycle
+from devd.daemon import lifecycle, moves
 from devd.daemon.device_state import (
     LEASE_SLACK_S,
     PHASES,
@@ -20,11 +20,14 @@ effects)`. It does no I/O and reads no clock; the shell around it (`daemon/super
 effects. A device is offered **Healthy** while it has a live **lease**: a passing probe grants one, good for `period +
 timeout + {slack:g} s` from the report's arrival. A failing probe (the `failures`-th in a row), a missed deadline, a
 broken protocol or the device's absence ends it. Nothing but a passing probe makes a device Healthy, and a worker that
-dies and is back within its lease never shows at the kubelet.
+dies and is back within its lease never shows at the kubelet. A device that is well may still be withheld: cordoned by
+an operator, or held back after repeated flaps until it has been well for long enough.
 
 ```mermaid
 stateDiagram-v2
     [*] --> STARTING: discovered
+    [*] --> STOPPING: an earlier devd's worker still holds it - fenced
+    [*] --> FAILED: an earlier devd gave it up
     STARTING --> SERVING: first report
     STARTING --> STOPPING: no word in {start:g} s
     SERVING --> RESETTING: PreStart
@@ -39,7 +42,8 @@ stateDiagram-v2
     BACKOFF --> STARTING: pause over
     BACKOFF --> FAILED: restart intensity exceeded
     FAILED --> STARTING: slow retry, or devd restart
-    SERVING --> LEAVING: device gone
+    SERVING --> LEAVING: device gone, or its configuration changed
+    LEAVING --> STARTING: exit seen, configuration changed
     LEAVING --> ABSENT: exit seen
     LEAVING --> STOPPING: no exit in {leave:g} s
     ABSENT --> STARTING: device back
@@ -53,9 +57,9 @@ def page() -> str:
     parts = [
         INTRO.format(
             slack=LEASE_SLACK_S,
-            start=lifecycle.START_TIMEOUT_S,
-            wedged=lifecycle.WEDGED_AFTER_S,
-            leave=lifecycle.LEAVE_TIMEOUT_S,
+            start=moves.START_TIMEOUT_S,
+            wedged=moves.WEDGED_AFTER_S,
+            leave=moves.LEAVE_TIMEOUT_S,
         ),
         "## Phases\n",
         "| phase | meaning | its deadline means | a process may exist |",

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from devd.daemon import events as ev
 from devd.daemon.claims import Claims
 from devd.daemon.config import Resource
-from devd.daemon.device_state import Policy
+from devd.daemon.config_diff import Touch
+from devd.daemon.device_state import Phase, Policy
 from devd.daemon.supervisor import SpecMaker, Supervisor
 from devd.daemon.table import ResourceTable
-from devd.ipc.messages import Device, Listing, WorkerSpec
+from devd.ipc.messages import Device, Listing, ProbeNow, WorkerSpec
 
 FIRST_LISTINGS_WITHIN_S = 10.0
 """How long the first listings wait for each other."""
@@ -28,6 +29,8 @@ MAX_ID_CHARS = 56
 DEVICE_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_ID_CHARS}}}")
 LONGEST_NAME = 200
 """A worker's ZAP domain (``command:`` and its id) has 255 bytes at most."""
+
+CHANGED = "the configuration of its resource was changed"
 
 log = logging.getLogger("devd.discovery")
 
@@ -47,16 +50,58 @@ class ScoutFeed:
         self._claims = Claims()
         self._listings: dict[str, Listing] = {}
         self._conflicts: dict[str, tuple[str, ...]] = {}
+        self._outdated: dict[str, int] = {}
+        self._told: dict[str, tuple[str, ...]] = {}
         self._started = False
         self._closed = False
         self._timer = loop.call_later(FIRST_LISTINGS_WITHIN_S, self._begin)
 
-    def start(self) -> None:
-        """Send out a scout for each resource."""
-        for table in self._tables.values():
-            resource = table.config
-            policy = _scout_policy(resource)
-            self._supervisor.add(scout_id(resource.name), resource.name, policy, _scout_spec(resource))
+    def send_out(self, name: str) -> None:
+        """Send out a resource's scout."""
+        resource = self._tables[name].config
+        self._supervisor.add(scout_id(name), name, _scout_policy(resource), self._scout_spec(resource))
+
+    def call_back(self, name: str) -> None:
+        """Withdraw a resource: its scout leaves, and each of its devices."""
+        now_s = self._supervisor.now()
+        self._listings.pop(name, None)
+        self._conflicts.pop(name, None)
+        self._outdated.pop(name, None)
+        for one in (scout_id(name), *self._tables[name].devices):
+            self._supervisor.send(one, ev.Retired(now_s))
+
+    def reconfigure(self, name: str, touch: Touch) -> None:
+        """Have a resource's scout and workers live by its table's new configuration."""
+        table = self._tables[name]
+        resource = table.config
+        why = CHANGED if Touch.WORKERS in touch else ""
+        for device_id, device in table.devices.items():
+            self._supervisor.respecify(device_id, _worker_spec(resource, device), _policy(resource), why)
+        if Touch.SCOUT in touch:
+            scout = scout_id(name)
+            charge = self._supervisor.get(scout)
+            # What the present scout still says was looked for by the old selector.
+            self._outdated[name] = charge.state.incarnation if charge is not None else 0
+            self._listings.pop(name, None)
+            self._supervisor.respecify(scout, self._scout_spec(resource), _scout_policy(resource), CHANGED)
+
+    def changed(self, name: str) -> None:
+        """Have a resource's scout leave those devices alone whose worker does not end, and no others."""
+        spared = self._spared(name)
+        if spared == self._told.get(name, ()) or self._closed or name not in self._tables:
+            return
+        if self._supervisor.workforce.send(scout_id(name), ProbeNow(spared)):
+            self._told[name] = spared
+
+    def _spared(self, name: str) -> tuple[str, ...]:
+        table = self._tables.get(name)
+        held = [] if table is None else [one for key, one in table.devices.items() if self._holds(key)]
+        return tuple(node.path for device in held for node in device.nodes)
+
+    def _holds(self, device_id: str) -> bool:
+        """Return whether a process that was killed still holds the device: nobody else may touch it."""
+        charge = self._supervisor.get(device_id)
+        return charge is not None and charge.state.phase is Phase.STOPPING
 
     def listed(self, resource: str) -> bool:
         """Return whether a resource's scout has spoken."""
@@ -76,7 +121,8 @@ class ScoutFeed:
 
     def take(self, listing: Listing) -> None:
         """Take in a scout's list."""
-        if self._closed:
+        outdated = self._outdated.get(listing.resource, -1)
+        if self._closed or listing.resource not in self._tables or listing.incarnation <= outdated:
             return
         self._listings[listing.resource] = listing
         if self._started:
@@ -113,8 +159,13 @@ class ScoutFeed:
     def _apply(self, listing: Listing) -> None:
         table = self._tables[listing.resource]
         seen = {device.id for device in listing.devices}
-        for device_id in [one for one in table.devices if one not in seen]:
-            self._gone(table, device_id)
+        # What a new selector leaves out is not gone: it is not wanted any more.
+        unselected = self._outdated.pop(listing.resource, None) is not None
+        for device_id in [one for one in table.devices if one not in seen and not self._holds(one)]:
+            if unselected:
+                self._supervisor.send(device_id, ev.Retired(self._supervisor.now()))
+            else:
+                self._gone(table, device_id)
         conflicts: list[str] = []
         kept: set[str] = set()
         for device in listing.devices:
@@ -146,8 +197,29 @@ class ScoutFeed:
         if known is not None and charge is not None and known != device:
             replaced = "" if known.nodes == device.nodes else _replacement(known, device)
             self._supervisor.respec(device.id, spec, replaced)
+            if not replaced and known.params != device.params:
+                self._supervisor.respecify(device.id, spec, _policy(table.config), CHANGED)
         if charge is None or not charge.state.present or not charge.state.wanted:
             self._supervisor.add(device.id, table.name, _policy(table.config), spec)
+
+    def _scout_spec(self, resource: Resource) -> SpecMaker:
+        def make(incarnation: int, health_endpoint: str, command_endpoint: str) -> WorkerSpec:
+            scout = Device(scout_id(resource.name))
+            bare = _worker_spec(resource, scout)(incarnation, health_endpoint, command_endpoint)
+            self._told[resource.name] = self._spared(resource.name)
+            return dataclasses.replace(
+                bare,
+                role="scout",
+                period_s=resource.discovery.period_s,
+                timeout_s=resource.discovery.timeout_s,
+                probe={},
+                reset=None,
+                match=resource.match,
+                target=None,
+                leave_alone=self._told[resource.name],
+            )
+
+        return make
 
 
 def _unfit(device: Device, before: set[str]) -> str | None:
@@ -165,7 +237,7 @@ def _replacement(old: Device, new: Device) -> str:
 
 
 def _policy(resource: Resource) -> Policy:
-    probe, restart = resource.probe, resource.restart
+    probe, restart, flap = resource.probe, resource.restart, resource.flap
     return Policy(
         period_s=probe.period_s,
         timeout_s=probe.timeout_s,
@@ -178,6 +250,9 @@ def _policy(resource: Resource) -> Policy:
         backoff_s=restart.backoff_s,
         backoff_max_s=restart.backoff_max_s,
         retry_s=restart.retry_s,
+        flap_count=flap.count if flap else 0,
+        flap_within_s=flap.within_s if flap else 0.0,
+        flap_hold_s=flap.hold_s if flap else 0.0,
     )
 
 
@@ -201,23 +276,6 @@ def _worker_spec(resource: Resource, device: Device) -> SpecMaker:
             probe=resource.probe.as_spec(),
             reset=resource.reset.as_spec() if resource.reset else None,
             target=device,
-        )
-
-    return make
-
-
-def _scout_spec(resource: Resource) -> SpecMaker:
-    def make(incarnation: int, health_endpoint: str, command_endpoint: str) -> WorkerSpec:
-        bare = _worker_spec(resource, Device(scout_id(resource.name)))(incarnation, health_endpoint, command_endpoint)
-        return dataclasses.replace(
-            bare,
-            role="scout",
-            period_s=resource.discovery.period_s,
-            timeout_s=resource.discovery.timeout_s,
-            probe={},
-            reset=None,
-            match=resource.match,
-            target=None,
         )
 
     return make

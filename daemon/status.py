@@ -41,8 +41,8 @@ class StatusReport:
         self._started_s = time.time()
         self._started_mono_s = time.monotonic()
 
-    def build(self, counters: Mapping[str, object]) -> dict[str, Any]:
-        """Return the status tree; ``counters`` are the daemon's running totals."""
+    def build(self, counters: Mapping[str, object], now: Mapping[str, object]) -> dict[str, Any]:
+        """Return the status tree; ``counters`` are the daemon's running totals, ``now`` what else changes."""
         forks = self._supervisor.workforce.forks
         return {
             "version": STATUS_VERSION,
@@ -52,6 +52,7 @@ class StatusReport:
                 "started": iso(self._started_s),
                 "uptime_s": round(time.monotonic() - self._started_mono_s, 3),
                 **self._daemon,
+                **now,
                 "forkserver": {"pid": forks.pid, "restarts": forks.restarts},
                 "counters": dict(counters),
             },
@@ -109,6 +110,9 @@ class StatusReport:
             "restarts": state.restarts,
             "incarnation": state.incarnation,
             "wedged": state.wedged,
+            "cordon": state.cordon,
+            "held": state.held,
+            "falls": len(state.falls),
             "numa_node": device.numa_node,
             "replicas": table.config.replicas,
             "lease_s": round(lease_s - self._supervisor.now(), 3) if lease_s is not None else None,

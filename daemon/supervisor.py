@@ -9,13 +9,16 @@ import time
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import zmq
 
 from devd.daemon import events as ev
 from devd.daemon import lifecycle, proc
 from devd.daemon.claimed_text import REASON_CHARS, bounded_health, bounded_sandbox, plain
-from devd.daemon.device_state import DeviceState, Phase, Policy
+from devd.daemon.device_state import DeviceState, Memory, Phase, Policy, remembered
+from devd.daemon.fences import Fences
+from devd.daemon.health_feed import most_sequence
 from devd.daemon.workforce import End, Workforce
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
 from devd.ipc.identity import PeerAuthenticator
@@ -55,6 +58,16 @@ class Listeners:
     journal: Callable[[str, str, dict[str, object]], None]
 
 
+class Keeper(Protocol):
+    """What the supervisor asks of the devices' memory."""
+
+    def recall(self, device: str) -> Memory:
+        """Return what is known of a device from earlier; its worker is fenced from now on."""
+
+    def keep(self, device: str, memory: Memory) -> None:
+        """Remember a device by this from now on."""
+
+
 class Supervisor:
     """Owner of all charges; the workforce does what their lifecycles ask for."""
 
@@ -65,13 +78,17 @@ class Supervisor:
         layout: RuntimeLayout,
         auth: PeerAuthenticator,
         tell: Listeners,
+        remember: Callable[[Fences], Keeper],
     ) -> None:
         self._loop = loop
+        self._fences = Fences(loop, self._fence_ended)
+        self._keeper = remember(self._fences)
         self._health_endpoint = ipc_address(layout.health)
         self._tell = tell
         self._charges: dict[str, Charge] = {}
         self._timer: TimerHandle | None = None
         self._timer_due_s = float("inf")
+        self._in_due = False
         self._drain: Callable[[], None] = lambda: None
         self.stalls = 0
         self.workforce = Workforce(loop, context, layout, auth, self)
@@ -85,9 +102,12 @@ class Supervisor:
             charge.resource, charge.policy, charge.make_spec = resource, policy, make_spec
             self.send(device, ev.Found(self.now()))
             return
-        state, effects = lifecycle.birth(device, self.now())
+        memory = self._keeper.recall(device)
+        state, effects = lifecycle.birth(device, self.now(), policy, memory)
         charge = Charge(resource, state, policy, make_spec, since_wall_s=time.time())
         self._charges[device] = charge
+        if state.decided:
+            self._tell.changed(device)
         self._run(charge, effects, state)
         self._arm(charge)
 
@@ -96,6 +116,15 @@ class Supervisor:
         self._charges[device].make_spec = make_spec
         if replaced:
             self.send(device, ev.Replaced(self.now(), replaced))
+
+    def respecify(self, device: str, make_spec: SpecMaker, policy: Policy, why: str) -> None:
+        """Have a device live by other numbers; ``why`` (if not empty) replaces its worker, in order, as well."""
+        charge = self._charges.get(device)
+        if charge is None:
+            return
+        charge.make_spec, charge.policy = make_spec, policy
+        if why:
+            self.send(device, ev.Respecified(self.now(), why))
 
     def get(self, device: str) -> Charge | None:
         """Return a charge, or None."""
@@ -106,6 +135,7 @@ class Supervisor:
 
     def healthy(self, device: str) -> bool:
         """Return whether the device has a live lease this instant, whatever timers have yet to fire."""
+        self._catch_up()
         charge = self._charges.get(device)
         if charge is None or not charge.state.healthy:
             return False
@@ -128,6 +158,7 @@ class Supervisor:
 
     def send(self, device: str, event: ev.Event) -> None:
         """Step a device's lifecycle; an event for a device that is gone is dropped."""
+        self._catch_up()
         charge = self._charges.get(device)
         if charge is None:
             return
@@ -148,6 +179,8 @@ class Supervisor:
             probe_at_s = after.last.probe_at_s if after.last is not None and after.last is not before.last else None
             detail = f"{word}: {after.reason or 'lease granted'}"
             self._record(after.id, "verdict", detail, health=word, probe_at_s=probe_at_s)
+        if (memory := remembered(after)) != remembered(before):
+            self._keeper.keep(after.id, memory)
         shown = (after.healthy, after.listed, after.decided, after.reason)
         if shown != (before.healthy, before.listed, before.decided, before.reason):
             self._tell.changed(after.id)
@@ -177,9 +210,10 @@ class Supervisor:
                     self._tell.forgotten(device)
 
     def _kill(self, device: str, incarnation: int, *, inspect: bool) -> None:
-        pid = self.workforce.pid(device)
+        pid = self.workforce.pid(device) or self._fences.pid(device)
         detail = proc.observe(pid) if inspect and pid is not None else ""
         self.workforce.kill(device, incarnation)
+        self._fences.kill(device)
         if detail:
             self._loop.call_soon(self.send, device, ev.Observed(self.now(), incarnation, detail))
 
@@ -218,6 +252,12 @@ class Supervisor:
         )
         self.send(device, ev.Exited(self.now(), incarnation, end.detail))
 
+    def _fence_ended(self, device: str) -> None:
+        charge = self._charges.get(device)
+        if charge is not None:
+            self._record(device, "exit", f"worker {charge.state.pid} of an earlier devd is gone")
+            self.send(device, ev.Exited(self.now(), 0, "left by an earlier devd"))
+
     def said(self, device: str, incarnation: int, message: Hello | ResetDone | Listing) -> None:
         """Take in a message from a worker's own channel; it may speak for itself alone."""
         charge = self._charges.get(device)
@@ -242,9 +282,20 @@ class Supervisor:
         """End a worker that broke the protocol."""
         self.send(device, ev.Misbehaved(self.now(), incarnation, detail))
 
-    def reported(self, device: str, health: Health) -> None:
-        """Take in a health message whose sender is known to be the device's worker."""
+    def reported(self, device: str, health: Health) -> str:
+        """Take in a health message whose sender is known to be the device's worker; return why it is refused, or ""."""
+        charge = self._charges.get(device)
+        if charge is None or health.incarnation < charge.state.incarnation:
+            return "stale"
+        state = charge.state
+        if health.incarnation > state.incarnation:
+            self.misbehaved(device, state.incarnation, f"spoke for incarnation {health.incarnation}")
+            return "spoof"
+        if health.seq > most_sequence(self.now() - state.spawned_at_s):
+            self.misbehaved(device, state.incarnation, f"sent the impossible sequence number {health.seq}")
+            return "future"
         self.send(device, ev.Reported(self.now(), health.incarnation, bounded_health(health)))
+        return ""
 
     # ---- time ----
 
@@ -260,7 +311,21 @@ class Supervisor:
         # The loop's clock is CLOCK_MONOTONIC too.
         self._timer = self._loop.call_at(due_s + TICK_GRAIN_S, self._due)
 
+    def _catch_up(self) -> None:
+        """After an absence of the front's own: forgive it before anything is decided, in whatever order wakes come."""
+        if not self._in_due and self.now() - self._timer_due_s > STALL_S:
+            self._due()
+
     def _due(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._in_due = True
+        try:
+            self._do_due()
+        finally:
+            self._in_due = False
+
+    def _do_due(self) -> None:
         now_s = self.now()
         late_s = now_s - self._timer_due_s
         self._timer, self._timer_due_s = None, float("inf")
@@ -277,16 +342,17 @@ class Supervisor:
             self._set_timer(max(due_s, now_s + TICK_GRAIN_S))
 
     def _forgive(self, late_s: float) -> None:
-        """After an absence of the front's own: first hear what has arrived, then give everyone the time back."""
+        """After an absence of the front's own: first give everyone the time back, then hear what has arrived."""
         self.stalls += 1
         log.warning("the front was away for %.2f s; every deadline is put off by it", late_s)
-        self._drain()
         now_s = self.now()
         for device in list(self._charges):
             self.send(device, ev.Stalled(now_s, late_s))
+        self._drain()
 
     def close(self) -> None:
         """Stop the clock and end every worker."""
         if self._timer is not None:
             self._timer.cancel()
+        self._fences.close()
         self.workforce.close()

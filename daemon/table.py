@@ -48,6 +48,12 @@ class ResourceTable:
         """Extended resource name."""
         return self.config.name
 
+    def reconfigure(self, config: Resource) -> None:
+        """Offer the same devices by another configuration from now on."""
+        self.config = config
+        self._numbers = frozenset(map(str, range(config.replicas)))
+        self.notify()
+
     @property
     def pre_start_required(self) -> bool:
         """True when a reset is configured."""

@@ -5,6 +5,8 @@ prefix: without an end mark a subscription to ``gpu-1`` would also get ``gpu-10`
 """
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +87,11 @@ class HealthPublisher:
         except zmq.Again:
             return False
         return True
+
+    def send_raw(self, frames: Sequence[bytes]) -> None:
+        """Send frames as they are, if the queue takes them: what a worker that was taken over could do."""
+        with suppress(zmq.Again):
+            self._socket.send_multipart(list(frames), zmq.NOBLOCK)
 
     def close(self) -> None:
         """Drop what is not sent and close. Safe to call twice."""

@@ -64,12 +64,18 @@ class PeerAuthenticator:
         self._identities: dict[int, str] = {}
         self._connected: dict[int, set[bytes]] = {}
         self._refused: Counter[str] = Counter()
+        self._offenders: dict[str, str] = {}
         self.fd = int(self._socket.getsockopt(zmq.FD))
 
     @property
     def refused(self) -> Mapping[str, int]:
         """Return how many connections were refused, by reason."""
         return self._refused
+
+    def offenders(self) -> dict[str, str]:
+        """Return who of those admitted was refused something since the last call, and what: each is worth ending."""
+        found, self._offenders = self._offenders, {}
+        return found
 
     def admit(self, pid: int, identity: str) -> None:
         """Let a process connect, once a domain, under ``identity``. Call it before the process may connect.
@@ -111,6 +117,8 @@ class PeerAuthenticator:
         identity, refusal = self._judge(request)
         if refusal:
             self._refused[refusal] += 1
+            if identity:
+                self._offenders[identity] = refusal
             reply = [_VERSION, request_id, b"400", refusal.encode(), b"", b""]
         else:
             reply = [_VERSION, request_id, b"200", b"", identity.encode(), b""]
@@ -121,7 +129,10 @@ class PeerAuthenticator:
             self._refused["gone before the answer"] += 1
 
     def _judge(self, request: list[bytes]) -> tuple[str, str]:
-        """Return (identity, "") or ("", why not); the reasons are few and fixed, they become metric labels."""
+        """Return (identity, "") or (identity or "", why not).
+
+        The reasons are few and fixed, they become metric labels.
+        """
         if len(request) != _REQUEST_FRAMES or request[0] != _VERSION or request[5] != b"NULL":
             return "", "not a request this handler knows"
         domain = request[2]
@@ -133,9 +144,9 @@ class PeerAuthenticator:
             return "", "unknown process"
         owner = domain.partition(b":")[2]
         if owner and owner != identity.encode():
-            return "", "another's channel"
+            return identity, "another's channel"
         if domain in self._connected[pid]:
-            return "", "second connection"
+            return identity, "second connection"
         self._connected[pid].add(domain)
         return identity, ""
 

@@ -52,7 +52,8 @@ class WorkerSpec:
 
     ``probe`` and ``reset`` hold ``kind`` and that kind's parameters under the configuration's names, durations in
     seconds; ``match`` is the resource's selector (scouts only). ``period_s`` is the pause between the end of one
-    probe (or scan) and the start of the next, ``timeout_s`` what one may take.
+    probe (or scan) and the start of the next, ``timeout_s`` what one may take. ``leave_alone`` are paths that
+    a scout must not touch: another process hangs in them.
     """
 
     role: Role
@@ -68,6 +69,7 @@ class WorkerSpec:
     reset: Mapping[str, object] | None = None
     match: Mapping[str, object] = field(default_factory=dict)
     target: Device | None = None
+    leave_alone: tuple[str, ...] = ()
 
 
 # ---- worker -> front --------------------------------------------------------------------------------------------
@@ -143,7 +145,9 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class ProbeNow:
-    """Probe (or scan) at once instead of at the period's end."""
+    """Probe (or scan) at once instead of at the period's end; a scout touches ``leave_alone`` no more until told so."""
+
+    leave_alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

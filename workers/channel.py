@@ -5,6 +5,7 @@ state; of the messages on the command channel all, up to a bound.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -53,6 +54,10 @@ class Channel:
         """Send on the command channel, now or as soon as it takes it; never waits."""
         self._unsent.append(message)
         self.flush()
+
+    def send_raw(self, frames: Sequence[bytes]) -> None:
+        """Publish frames as they are; for trying the front's defences."""
+        self._publisher.send_raw(frames)
 
     def flush(self) -> bool:
         """Try what is unsent, in order; return whether all of it went."""

@@ -32,6 +32,9 @@ class Task(Protocol):
     def reset(self, order: Reset) -> None:
         """Carry out a reset order."""
 
+    def leave_alone(self, paths: tuple[str, ...]) -> None:
+        """Touch these paths no more, and those named before again."""
+
 
 def serve(task: Task, channel: Channel, lifeline_fd: int) -> int:
     """Run a task until the front says stop or is gone; return the exit code."""
@@ -64,7 +67,8 @@ def _obey(task: Task, channel: Channel) -> bool:
                 return False
             case Stop():
                 return True
-            case ProbeNow():
+            case ProbeNow(paths):
+                task.leave_alone(paths)
                 task.run()
             case Reset() as order:
                 task.reset(order)

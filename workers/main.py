@@ -10,6 +10,7 @@ from devd.workers.channel import Channel
 from devd.workers.command import CommandRunner
 from devd.workers.errors import ProbeError, ResetError, explain
 from devd.workers.loop import serve
+from devd.workers.misdeeds import Misdeed, commit
 from devd.workers.probes import make_probe
 from devd.workers.probes.base import Call
 from devd.workers.report import Reporter
@@ -38,6 +39,9 @@ class Worker:
             ok = True
         except ProbeError as error:
             ok, reason = False, str(error)
+        except Misdeed as misdeed:
+            commit(misdeed, self._channel, self._report.state)
+            ok, reason = True, ""
         except OSError as error:
             ok, reason = False, explain("probe", str(error.filename or self._spec.device), error)
         took_s = time.monotonic() - began_s
@@ -59,6 +63,9 @@ class Worker:
         self._channel.send(
             ResetDone(spec.device, spec.incarnation, order.reset_id, not failure, failure, took_s, health)
         )
+
+    def leave_alone(self, paths: tuple[str, ...]) -> None:
+        """Take no note: a worker touches its own device alone."""
 
     def _do_reset(self, order: Reset) -> str:
         """Run the reset and return why it failed, or nothing."""

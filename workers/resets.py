@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from devd.ipc.messages import Device, WorkerSpec
 from devd.workers import sysfs
@@ -13,6 +13,8 @@ from devd.workers.params import Params, fill, kernel_name
 from devd.workers.probes.base import Call
 from devd.workers.probes.exec import command_of, environment_of
 from devd.workers.probes.sim import crash, hang
+
+_LIE_EVERY_S = 0.05
 
 
 class Reset(Protocol):
@@ -69,11 +71,11 @@ class SysfsReset:
 
 
 class SimReset:
-    """Take a while, then end as told: ok, fail, hang or crash."""
+    """Take a while, then end as told: ok, fail, hang, crash, or lie (hang, and say all is well again and again)."""
 
     def __init__(self, spec: WorkerSpec, params: Params, _runner: CommandRunner) -> None:
         self._takes_s = params.number("takes", 0.0)
-        self._result = params.choice("result", ("ok", "fail", "hang", "crash"), "ok")
+        self._result = params.choice("result", ("ok", "fail", "hang", "crash", "lie"), "ok")
         self.activity = f"reset sim {spec.device}"
 
     def run(self, call: Call) -> None:
@@ -82,10 +84,20 @@ class SimReset:
         time.sleep(self._takes_s)
         if self._result == "hang":
             hang()
+        if self._result == "lie":
+            _lie(call)
         if self._result == "crash":
             crash()
         if self._result == "fail":
             raise ResetError("reset sim: told to fail")
+
+
+def _lie(call: Call) -> NoReturn:
+    count = 0
+    while True:
+        count += 1
+        call.say(f"nothing at all, for the {count}th time")
+        time.sleep(_LIE_EVERY_S)
 
 
 RESETS: dict[str, Callable[[WorkerSpec, Params, CommandRunner], Reset]] = {

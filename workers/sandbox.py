@@ -15,6 +15,8 @@ from devd.workers import linux
 
 OOM_SCORE_ADJ = 500
 """Between the pods' guaranteed (-997) and best-effort (1000) classes: a worker goes before the front does."""
+MEMORY_BYTES = 512 * 1024 * 1024
+"""Private writable memory, getrlimit(2) RLIMIT_DATA: thread stacks count whole, and a vendor library has its own."""
 NICE = 5
 """A probe may be late; the front and the kubelet may not."""
 
@@ -35,6 +37,11 @@ def apply_basic() -> Sandbox:
 
 def _no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _bound_memory() -> None:
+    """Bound what the worker itself may take, short of what would set the kernel looking for a victim."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
 
 
 def _die_first() -> None:
@@ -58,6 +65,7 @@ def _undumpable() -> None:
 
 _LAYERS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("no_core", _no_core),
+    ("memory", _bound_memory),
     ("oom_score", _die_first),
     ("nice", _be_nice),
     ("no_new_privs", _no_new_privileges),

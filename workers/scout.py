@@ -99,6 +99,7 @@ class Scout:
         self._spec = spec
         self._channel = channel
         self._driver = make_driver(spec.driver, spec.match)
+        self._driver.leave_alone = frozenset(spec.leave_alone)
         self._watch = watch
         self._report = Reporter(channel, spec, "discover")
         self._last: tuple[tuple[Device, ...], tuple[str, ...]] | None = None
@@ -127,6 +128,10 @@ class Scout:
         spec, state = self._spec, self._report.state
         reason = "a scout has no device to reset"
         self._channel.send(ResetDone(spec.device, spec.incarnation, order.reset_id, False, reason, 0.0, state))  # noqa: FBT003 - the field's own place
+
+    def leave_alone(self, paths: tuple[str, ...]) -> None:
+        """Touch these paths no more: somebody hangs in them."""
+        self._driver.leave_alone = frozenset(paths)
 
     def _scan(self) -> Found:
         """Discover; once more if a directory was not watched before: it may have changed in between."""

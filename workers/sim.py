@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from devd.workers.errors import SpecError
+from devd.workers.misdeeds import HOWS
 from devd.workers.params import Params
 
-Deed = Literal["pass", "fail", "hang", "slow", "crash", "exit", "segv", "exception", "flood"]
+Deed = Literal[
+    "pass", "fail", "hang", "slow", "mute", "crash", "exit", "segv", "exception", "oom", "flood", "misbehave"
+]
 DEEDS: tuple[Deed, ...] = get_args(Deed)
 
 
@@ -19,6 +22,7 @@ class Step:
     for_s: float | None = None
     reason: str = ""
     takes_s: float | None = None
+    how: str = "garbage"
 
 
 Script = tuple[Step, ...]
@@ -60,14 +64,15 @@ def step_at(script: Sequence[Step], elapsed_s: float) -> Step:
 
 
 def _step(params: Params) -> Step:
-    unknown = sorted(set(params.values) - {"do", "for", "reason", "takes"})
+    unknown = sorted(set(params.values) - {"do", "for", "reason", "takes", "how"})
     if unknown:
-        raise SpecError(f"{params.where}: unknown keys {unknown}; allowed are do, for, reason, takes")
+        raise SpecError(f"{params.where}: unknown keys {unknown}; allowed are do, for, reason, takes, how")
     return Step(
         do=cast("Deed", params.choice("do", DEEDS, "pass")),
         for_s=params.number("for") if params.has("for") else None,
         reason=params.text("reason", ""),
         takes_s=params.number("takes") if params.has("takes") else None,
+        how=params.choice("how", HOWS, HOWS[0]),
     )
 
 

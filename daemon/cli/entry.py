@@ -84,11 +84,16 @@ def build_parser() -> argparse.ArgumentParser:
     for verb, text in (
         ("probe", "have a device probed at once"),
         ("restart", "replace a device's worker, and try again where it was given up"),
+        ("cordon", "withhold a device from new containers; outlives restarts"),
+        ("uncordon", "give a cordoned device back"),
     ):
         one = add(verb, _order, text)
         one.set_defaults(verb=verb)
         one.add_argument("device", metavar="DEVICE", help="id as 'devd status' shows it")
+        if verb == "cordon":
+            one.add_argument("--reason", default="", metavar="TEXT", help="shown wherever the device's health is")
         _runtime_argument(one)
+    _runtime_argument(add("reload", _reload, "have the configuration read again, as SIGHUP does"))
     _runtime_argument(add("health", _health, "exit 0 when the daemon runs and is well"))
     demo = add("demo", _demo, "run devd against a stub kubelet, in a temporary directory")
     demo.add_argument("--seconds", type=_seconds(1.0, MAX_DEMO_S), default=DEFAULT_DEMO_S, metavar="N")
@@ -207,8 +212,19 @@ def _status(arguments: argparse.Namespace) -> int:
 def _order(arguments: argparse.Namespace) -> int:
     from devd.daemon.cli.client import ask  # noqa: PLC0415 - ZeroMQ is for those who ask
 
-    ask(arguments.runtime_dir, arguments.verb, {"device": arguments.device})
+    order = {"device": arguments.device}
+    if arguments.verb == "cordon":
+        order["reason"] = arguments.reason
+    ask(arguments.runtime_dir, arguments.verb, order)
     put(f"{arguments.device}: {arguments.verb} ordered; 'devd status {arguments.device}' shows what comes of it")
+    return exits.OK
+
+
+def _reload(arguments: argparse.Namespace) -> int:
+    from devd.daemon.cli.client import ask  # noqa: PLC0415 - ZeroMQ is for those who ask
+
+    ask(arguments.runtime_dir, "reload")
+    put("reload ordered; 'devd status' shows it when the file cannot be taken")
     return exits.OK
 
 

@@ -14,6 +14,8 @@ from devd.daemon.config.model import MAX_RESOURCES, Restart
 from devd.daemon.config.rules import duration_text, seconds_of
 from devd.daemon.config.translate import problem_at
 
+_IOC_WRITE = 1 << 30
+"""asm-generic/ioctl.h: the direction in which the driver takes data."""
 _TESTS = ("equals", "matches", "range")
 _DEVICE_COUNTS = range(1, MAX_SIMULATED + 1)
 
@@ -40,6 +42,8 @@ def _resource(root: Place, resource: Map, path: KeyPath) -> Iterator[Problem]:
     probe, reset = _map(resource.get("probe")), _map(resource.get("reset"))
     if probe.get("kind") == "sysfs":
         yield from _exactly_one(root, probe, (*path, "probe"), _TESTS)
+    if probe.get("kind") == "ioctl":
+        yield from _reading_request(root, probe.get("request"), (*path, "probe", "request"))
     if "script" in probe:
         yield from _script(root, probe.get("script"), (*path, "probe", "script"))
     for section, key in ((probe, "probe"), (reset, "reset")):
@@ -105,6 +109,12 @@ def _program(root: Place, command: object, path: KeyPath) -> Iterator[Problem]:
     if isinstance(command, list) and command and isinstance(command[0], str) and not command[0].startswith("/"):
         message = "the program must be an absolute path: no shell and no PATH is searched"
         yield problem_at(root, (*path, 0), message, "an absolute path")
+
+
+def _reading_request(root: Place, request: object, path: KeyPath) -> Iterator[Problem]:
+    if isinstance(request, int) and request & _IOC_WRITE:
+        message = "this request writes (bit 30, _IOC_WRITE, is set): a probe changes nothing"
+        yield problem_at(root, path, message, "a request that only reads")
 
 
 def _script(root: Place, script: object, path: KeyPath) -> Iterator[Problem]:

@@ -8,10 +8,14 @@ from devd.daemon.config.rules import Given, OneOrMore, choice, duration, whole
 from devd.daemon.config.section import Section, exactly_one
 from devd.daemon.config.values import AbsolutePath, DeviceName, DevicePrefix, Glob, Text
 
-DEEDS = ("pass", "fail", "hang", "slow", "crash", "exit", "segv", "exception", "flood")
+DEEDS = ("pass", "fail", "hang", "slow", "mute", "crash", "exit", "segv", "exception", "oom", "flood", "misbehave")
+MISDEEDS = ("garbage", "truncated", "huge", "wrong-version", "extra-frames", "spoof", "stale", "next", "future")
 MAX_SIMULATED = 4096
 
-Deed = Literal["pass", "fail", "hang", "slow", "crash", "exit", "segv", "exception", "flood"]
+Deed = Literal[
+    "pass", "fail", "hang", "slow", "mute", "crash", "exit", "segv", "exception", "oom", "flood", "misbehave"
+]
+Misdeed = Literal["garbage", "truncated", "huge", "wrong-version", "extra-frames", "spoof", "stale", "next", "future"]
 
 
 class NodeMatch(Section):
@@ -40,8 +44,14 @@ class Step(Section):
     do: Annotated[Deed, choice(*DEEDS)] = Field(
         "pass",
         description="What a probe does in this step. `fail` fails with `reason`; `hang` never returns; `slow` returns "
-        "too late; `crash` and `segv` end the worker by SIGSEGV, `exit` by exit code 3, `exception` by an error in "
-        "Python; `flood` publishes as fast as it can for a second.",
+        "too late; `mute` hangs before the worker's first word (first step only); `crash` and `segv` end the worker by "
+        "SIGSEGV, `exit` by exit code 3, `exception` by an error in Python, `oom` by its own memory limit; `flood` "
+        "publishes as fast as it can for a second; `misbehave` breaks the protocol as `how` says.",
+    )
+    how: Annotated[Misdeed | None, choice(*MISDEEDS)] = Field(
+        None,
+        description="For `misbehave`: what is sent beside the report; absent: `garbage`. `spoof` speaks for the device "
+        "that `reason` names, `stale` and `next` for another incarnation, `future` has an impossible sequence number.",
     )
     reason: Text = Field("", description="Text shown with the verdict.")
     takes_s: Annotated[float | None, duration("0ms", "1h")] = Field(

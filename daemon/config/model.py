@@ -104,6 +104,22 @@ class Restart(Section):
     )
 
 
+class Flap(Section):
+    """When a device that falls again and again is held back."""
+
+    count: Annotated[int, whole(2, 100)] = Field(
+        description="So many falls from Healthy to Unhealthy within `within`, and the device is held back."
+    )
+    within_s: Annotated[float, duration("1s", "24h")] = Field(
+        600.0, alias="within", description="The window in which falls are counted."
+    )
+    hold_s: Annotated[float, duration("100ms", "24h")] = Field(
+        1800.0,
+        alias="hold",
+        description="How long it has to be well without a break before it is offered again.",
+    )
+
+
 class Resource(Section):
     """One extended resource: what pods ask for by its name."""
 
@@ -145,6 +161,10 @@ class Resource(Section):
     )
     discovery: Discovery = Field(Discovery(), description="How devices are looked for, see [discovery](#discovery).")
     restart: Restart = Field(Restart(), description="When workers are started again, see [restart](#restart).")
+    flap: Flap | None = Field(
+        None,
+        description="When a device that falls again and again is held back, see [flap](#flap); absent: never.",
+    )
 
     @property
     def match(self) -> dict[str, object]:

@@ -10,7 +10,7 @@ from devd.daemon.config.rules import Given, choice, duration, whole
 from devd.daemon.config.section import UNKNOWN, Section, exactly_one, program_first, tag_of
 from devd.daemon.config.values import Argument, Attribute, NumberRange, Regex, Text
 
-NODE_PROBES = ("exists", "open", "read", "sysfs", "exec")
+NODE_PROBES = ("exists", "open", "read", "ioctl", "sysfs", "exec")
 """What driver node allows."""
 MAX_READ_BYTES = 1024 * 1024
 MAX_OFFSET = 2**63 - 1
@@ -71,6 +71,22 @@ class ReadProbe(Probe):
     byte_count: Annotated[int, whole(1, MAX_READ_BYTES)] = Field(1, alias="bytes", description="How many bytes.")
     offset: Annotated[int | None, whole(0, MAX_OFFSET)] = Field(
         None, description="Where to read, in bytes; absent: where the device begins, without seeking."
+    )
+
+
+class IoctlProbe(Probe):
+    """The driver answers a request that only reads, without waiting: a number of its own, from its kernel header."""
+
+    kind: Literal["ioctl"] = Field(description=_KIND)
+    request: Annotated[int, whole(0, 0xBFFFFFFF)] = Field(
+        description="The request's number, as in the driver's header (`0xAE00` is KVM_GET_API_VERSION). One that "
+        "writes (bit 30) is refused."
+    )
+    returns: Annotated[int | None, whole(0, 2**31 - 1)] = Field(
+        None, description="What the call has to return; absent: anything but an error. For requests without a buffer."
+    )
+    mode: Annotated[Literal["r", "w", "rw"], choice("r", "w", "rw")] = Field(
+        "r", description="Open for reading, writing or both."
     )
 
 
@@ -135,6 +151,8 @@ class _UnknownProbe(Probe):
     offset: Any = None
     ok_codes: Any = None
     range: Any = None
+    request: Any = None
+    returns: Any = None
     script: Any = None
 
 
@@ -173,6 +191,7 @@ _Known = (
     Annotated[ExistsProbe, Tag("exists")]
     | Annotated[OpenProbe, Tag("open")]
     | Annotated[ReadProbe, Tag("read")]
+    | Annotated[IoctlProbe, Tag("ioctl")]
     | Annotated[SysfsProbe, Tag("sysfs")]
     | Annotated[ExecProbe, Tag("exec")]
 )

@@ -12,7 +12,7 @@ from devd.daemon.config import placeholders, shape
 from devd.daemon.config import reference_text as prose
 from devd.daemon.config.document import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 from devd.daemon.config.match import NodeMatch, SimDevice, SimMatch, Step
-from devd.daemon.config.model import Config, Discovery, Kubelet, Metrics, Mount, Resource, Restart
+from devd.daemon.config.model import Config, Discovery, Flap, Kubelet, Metrics, Mount, Resource, Restart
 from devd.daemon.config.probes import NODE_PROBES, NodeProbe, Probe, SimProbe
 from devd.daemon.config.resets import AnyReset, Reset
 from devd.daemon.config.rules import duration_text
@@ -57,6 +57,7 @@ def page() -> str:
         _section("### mounts", Mount),
         _section("### discovery", Discovery),
         _section("### restart", Restart),
+        _section("### flap", Flap),
     ]
     return "\n".join(parts)
 

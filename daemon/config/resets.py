@@ -10,7 +10,7 @@ from devd.daemon.config.section import UNKNOWN, Section, program_first, tag_of
 from devd.daemon.config.values import Argument, Attribute, SysfsValue
 
 RESETS = ("exec", "sysfs", "sim")
-RESULTS = ("ok", "fail", "hang", "crash")
+RESULTS = ("ok", "fail", "hang", "crash", "lie")
 
 _KIND = "What a reset does, see [Reset kinds](#reset-kinds)."
 
@@ -66,8 +66,8 @@ class SimReset(Reset):
     takes_s: Annotated[float, duration("0ms", "1h")] = Field(
         0.0, alias="takes", description="How long the reset takes; more than `timeout` shows what that leads to."
     )
-    result: Annotated[Literal["ok", "fail", "hang", "crash"], choice(*RESULTS)] = Field(
-        "ok", description="How the reset ends."
+    result: Annotated[Literal["ok", "fail", "hang", "crash", "lie"], choice(*RESULTS)] = Field(
+        "ok", description="How the reset ends; `lie` hangs, and says all is well again and again."
     )
 
 

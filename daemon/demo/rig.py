@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,11 @@ class Rig:
         self.plugins = self.root / "plugins"
         self.registry = self.root / "registry"
         self.log_dir = self.root / "log"
+        self.state_dir = self.root / "state"
+        self.program: tuple[str, ...] = ("-m", "devd")
+        """What the interpreter is told to run; tests put a devd with a planted bug there."""
+        self.environment: dict[str, str] = {}
+        """Variables devd gets beside this process's own."""
         self.layout = RuntimeLayout(self.root / "run")
         self.config = self.root / "devd.yaml"
         for directory in (self.plugins, self.registry):
@@ -67,17 +73,20 @@ class Rig:
             "--kubelet-dir": self.plugins,
             "--registry-dir": self.registry,
             "--runtime-dir": self.layout.root,
-            "--state-dir": self.root / "state",
+            "--state-dir": self.state_dir,
             "--log-dir": self.log_dir,
         }
         options = [str(word) for pair in directories.items() for word in pair]
-        return [sys.executable, "-m", "devd", "run", "--config", str(self.config), *options, *extra]
+        return [sys.executable, *self.program, "run", "--config", str(self.config), *options, *extra]
 
     def start_daemon(self, *extra: str) -> subprocess.Popen[bytes]:
         """Start devd in a process group of its own: the terminal's Ctrl-C is not meant for it."""
         self.started_s = time.monotonic()
         with (self.root / "devd.log").open("ab") as log:
-            self.daemon = subprocess.Popen(self.command(*extra), stdout=log, stderr=log, process_group=0)
+            environment = {**os.environ, **self.environment}
+            self.daemon = subprocess.Popen(
+                self.command(*extra), stdout=log, stderr=log, process_group=0, env=environment
+            )
         return self.daemon
 
     @property
@@ -113,9 +122,10 @@ class Rig:
         """Return ``devd status``. Raises IpcError when devd does not answer."""
         return dict(control_call(self.layout.control, ControlRequest("status"), STATUS_WITHIN_S).data)
 
-    def order(self, verb: str, device: str) -> None:
+    def order(self, verb: str, device: str, **more: str) -> None:
         """Give devd an order about a device. Raises IpcError, or RuntimeError with devd's refusal."""
-        reply = control_call(self.layout.control, ControlRequest(verb, {"device": device}), STATUS_WITHIN_S)
+        order = ControlRequest(verb, {"device": device, **more})
+        reply = control_call(self.layout.control, order, STATUS_WITHIN_S)
         if not reply.ok:
             raise RuntimeError(reply.error)
 

@@ -13,6 +13,13 @@ BUILD_INFO = Metric("devd_build_info", "gauge", "Always 1; the version is in the
 CONFIG_ERROR = Metric(
     "devd_config_error", "gauge", "1 while the configuration file has errors and devd runs on with an older one."
 )
+CONFIG_TAKEN = Metric(
+    "devd_config_taken_timestamp_seconds", "gauge", "When the configuration in force was taken, Unix time."
+)
+RELOADS = Metric("devd_reloads_total", "counter", "Changed configurations that were taken while devd runs.")
+LOOP_BLOCKS = Metric(
+    "devd_loop_blocks_total", "counter", "Times the event loop stood still: a bug of devd, its log tells where."
+)
 STALLS = Metric(
     "devd_stalls_total", "counter", "Times the daemon itself was away (stopped or starved) and put every deadline off."
 )
@@ -63,6 +70,11 @@ DEVICE_PHASE = Metric(
 DEVICE_WEDGED = Metric(
     "devd_device_wedged", "gauge", "1 while not even SIGKILL ends the device's worker: the device is fenced.", _DEVICE
 )
+DEVICE_CORDONED = Metric("devd_device_cordoned", "gauge", "1 while an operator keeps the device back.", _DEVICE)
+DEVICE_HELD = Metric("devd_device_held", "gauge", "1 while the device is held back for its flaps.", _DEVICE)
+DEVICE_FALLS = Metric(
+    "devd_device_falls", "gauge", "How often the device fell from well lately, as far as flap counts it.", _DEVICE
+)
 DEVICE_LEASE = Metric(
     "devd_device_lease_seconds", "gauge", "What is left of the device's health lease; 0 without one.", _DEVICE
 )
@@ -97,6 +109,9 @@ PEERS_REFUSED = Metric("devd_peers_refused_total", "counter", "Connections to de
 JOURNAL_LOST = Metric("devd_journal_lost_total", "counter", "Lines that the workers' journals lost.")
 JOURNAL_WAITING = Metric("devd_journal_waiting_lines", "gauge", "Journal lines that wait to be written.")
 JOURNAL_ERROR = Metric("devd_journal_error", "gauge", "1 while journals cannot be written.")
+STATE_WAITING = Metric("devd_state_waiting_files", "gauge", "Files of the state directory that wait to be written.")
+STATE_FAILED = Metric("devd_state_failed_writes_total", "counter", "Writes to the state directory that failed.")
+STATE_ERROR = Metric("devd_state_error", "gauge", "1 while the state directory cannot be written.")
 LOG_LOST = Metric("devd_log_lost_total", "counter", "Records of the daemon's log that stderr did not take.")
 
 PROCESS_CPU = Metric("process_cpu_seconds_total", "counter", "CPU time of the daemon's own process, user and system.")

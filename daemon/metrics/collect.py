@@ -31,6 +31,8 @@ def page(status: Tree, calls: RpcTimes, process: ProcessUse) -> str:
 def _daemon(out: Page, daemon: Tree) -> None:
     out.add(m.BUILD_INFO, 1, labels({"version": daemon["version"]}))
     out.add(m.CONFIG_ERROR, bool(daemon["config_error"]))
+    out.add(m.CONFIG_TAKEN, _unix_s(daemon["config_taken"]))
+    out.add(m.RELOADS, daemon["reloads"])
     out.add(m.FORKSERVER_UP, daemon["forkserver"]["pid"] is not None)
     out.add(m.FORKSERVER_RESTARTS, daemon["forkserver"]["restarts"])
 
@@ -57,9 +59,12 @@ def _device(out: Page, device: Tree) -> None:
     ids = {"resource": device["resource"], "device": device["id"]}
     of = labels(ids)
     out.add(m.DEVICE_HEALTHY, device["health"] == "Healthy", of)
-    out.add(m.DEVICE_CHANGED, datetime.fromisoformat(device["since"]).timestamp(), of)
+    out.add(m.DEVICE_CHANGED, _unix_s(device["since"]), of)
     out.add(m.DEVICE_PHASE, 1, labels({**ids, "phase": device["phase"]}))
     out.add(m.DEVICE_WEDGED, device["wedged"], of)
+    out.add(m.DEVICE_CORDONED, device["cordon"] is not None, of)
+    out.add(m.DEVICE_HELD, device["held"], of)
+    out.add(m.DEVICE_FALLS, device["falls"], of)
     out.add(m.DEVICE_LEASE, max(0.0, device["lease_s"] or 0.0), of)
     out.add(m.WORKER_UP, device["pid"] is not None, of)
     out.add(m.WORKER_RESTARTS, device["restarts"], of)
@@ -82,6 +87,7 @@ def _calls(out: Page, calls: RpcTimes) -> None:
 
 def _counters(out: Page, counters: Tree) -> None:
     out.add(m.STALLS, counters["stalls"])
+    out.add(m.LOOP_BLOCKS, counters["loop_blocks"])
     out.add(m.HEALTH_MESSAGES, counters["health_messages"])
     _by_reason(out, m.HEALTH_REFUSED, {**dict.fromkeys(HEALTH_REFUSALS, 0), **counters["health_refused"]})
     _by_reason(out, m.PEERS_REFUSED, {**dict.fromkeys(PEER_REFUSALS, 0), **counters["peers_refused"]})
@@ -89,6 +95,10 @@ def _counters(out: Page, counters: Tree) -> None:
     out.add(m.JOURNAL_LOST, journal["lost"])
     out.add(m.JOURNAL_WAITING, journal["waiting"])
     out.add(m.JOURNAL_ERROR, bool(journal["error"]))
+    state = counters["state"]
+    out.add(m.STATE_WAITING, state["waiting"])
+    out.add(m.STATE_FAILED, state["failed"])
+    out.add(m.STATE_ERROR, bool(state["error"]))
     out.add(m.LOG_LOST, counters["log_lost"])
 
 
@@ -106,3 +116,7 @@ def _process(out: Page, use: ProcessUse) -> None:
     out.add(m.PROCESS_MAX_FDS, use.max_fds)
     out.add(m.PROCESS_THREADS, use.threads)
     out.add(m.PROCESS_STARTED, use.started_s)
+
+
+def _unix_s(iso: str) -> float:
+    return datetime.fromisoformat(iso).timestamp()

@@ -50,7 +50,7 @@ not known any more has no samples.
 LABELS = """
 ## Labels
 
-How many series there are is bounded by the configuration: a dozen for each device, ten for each resource, and some 120
+How many series there are is bounded by the configuration: 15 for each device, ten for each resource, and some 130
 beside them.
 Texts that may be anything, like reasons and paths, are in `devd status` and the logs, never in a label.
 
@@ -77,6 +77,7 @@ The histogram's buckets end at {bounds} s.
 | question | query |
 |---|---|
 | which devices are ill now | `devd_device_healthy == 0` |
+| which are kept back, by an operator or for their flaps | `devd_device_cordoned == 1 or devd_device_held == 1` |
 | what share of the cluster's devices is well | `sum by (resource) (devd_resource_healthy) / sum by (resource) (devd_resource_devices)` |
 | for how long has a device been ill | `(time() - devd_device_health_changed_timestamp_seconds) and devd_device_healthy == 0` |
 | whose workers crash most | `topk(10, increase(devd_worker_restarts_total[1d]))` |

@@ -58,10 +58,10 @@ async def until(condition: Callable[[], bool], what: str, timeout_s: float = GRA
 
 
 def _holds(condition: Callable[[], bool]) -> bool:
-    """Return whether it holds; a device that devd does not list yet is one it does not hold for."""
+    """Return whether it holds; it does not for a device that devd does not list yet, nor before devd answers."""
     try:
         return condition()
-    except LookupError:
+    except (LookupError, IpcError):
         return False
 
 

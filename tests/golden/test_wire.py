@@ -48,13 +48,14 @@ SPEC = messages.WorkerSpec(
     reset={"kind": "exec", "timeout_s": 20, "command": ["/usr/bin/true"]},
     match={"path": ["/dev/gpu*"]},
     target=DEVICE,
+    leave_alone=("/dev/gpu7",),
 )
 EXAMPLES: dict[str, object] = {
     "Hello": messages.Hello("gpu-1", 3, 4711, messages.Sandbox("basic", ("core", "nice"), {"oom": "EACCES"})),
     "Health": HEALTH,
     "ResetDone": messages.ResetDone("gpu-1", 3, 9, ok=False, reason="exit 1", duration_s=1.5, health=HEALTH),
     "Listing": messages.Listing("devd.io/gpu", 1, 2, (DEVICE, messages.Device("gpu-2")), ("/dev/gpu3: EACCES",)),
-    "ProbeNow": messages.ProbeNow(),
+    "ProbeNow": messages.ProbeNow(("/dev/gpu7",)),
     "Reset": messages.Reset(9, 20.0),
     "Stop": messages.Stop(),
     "Fork": messages.Fork(1, SPEC),

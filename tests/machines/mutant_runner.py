@@ -1,6 +1,6 @@
-"""Runs the lifecycle's property test against a mutant of the core, in a process of its own.
+"""Runs the lifecycle's property tests against a mutant of the core, in a process of its own.
 
-Usage: mutant_runner.py DIRECTORY, which holds the core's modules. Exit 1 and MUTANT KILLED when the property test
+Usage: mutant_runner.py DIRECTORY, which holds the core's modules. Exit 1 and MUTANT KILLED when one of them
 fails, 0 when the mutant survives.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-CORE = ("lease", "lifecycle")
+CORE = ("lease", "moves", "lifecycle")
 """The core's modules, each after those it imports."""
 
 
@@ -45,6 +45,7 @@ def main(directory: Path) -> int:
         suppress_health_check=list(HealthCheck),
     )
     try:
+        importlib.import_module("test_flaps").check_many()
         run_state_machine_as_test(test_lifecycle.LifecycleMachine, settings=quick)
     except Exception:  # noqa: BLE001 - whatever the property test raises is the kill
         print("MUTANT KILLED")

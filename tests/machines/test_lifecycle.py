@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from devd.daemon import events as ev
-from devd.daemon import lifecycle
-from devd.daemon.device_state import LEASE_SLACK_S, DeviceState, Phase, Policy
+from devd.daemon import lifecycle, moves
+from devd.daemon.device_state import BLANK, IN_FLIGHT_S, LEASE_SLACK_S, DeviceState, Memory, Phase, Policy, remembered
 from devd.ipc.messages import Health
 
 POLICY = Policy(
@@ -25,6 +25,17 @@ POLICY = Policy(
     backoff_max_s=4.0,
     retry_s=60.0,
 )
+FLAP_POLICY = replace(POLICY, flap_count=3, flap_within_s=4.0, flap_hold_s=3.0)
+MEMORIES = (
+    BLANK,
+    BLANK,
+    Memory(worker=77),
+    Memory(failed="given up", worker=77),
+    Memory(failed="given up"),
+    Memory(cordon="broken fan"),
+    Memory(held=True, falls=(997.0, 999.0)),
+)
+"""What an earlier daemon may have left behind."""
 PAUSES_S = (0.0, 0.01, 0.3, 0.3, 0.7, 0.7, 1.1, 1.7, 2.5, 6.0, 16.0, 61.0)
 """Telling pauses: around each deadline of the policy, rather than any number."""
 
@@ -32,7 +43,8 @@ PAUSES_S = (0.0, 0.01, 0.3, 0.3, 0.7, 0.7, 1.1, 1.7, 2.5, 6.0, 16.0, 61.0)
 class Ledger:
     """What the outside world knows: processes, leases earned, questions asked. It never reads the state under test."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = POLICY) -> None:
+        self.policy = policy
         self.live: set[int] = set()
         self.dying: set[int] = set()
         self.ordered: set[int] = set()
@@ -46,16 +58,53 @@ class Ledger:
         self.passes = self.fails = 0
         self.judged = False
         self.present = self.wanted = True
+        # What withholds a device that is well.
+        self.cordoned = self.held = self.was_well = self.stale = False
+        self.falls_s: list[float] = []
+        self.well_since_s: float | None = None
         # Restarts.
         self.by_clock = False
         self.end_ordered = False
         self.ends_s: list[float] = []
         self.served_from_s: float | None = None
         self.pause_s = 0.0
-        self.retried = False
+        self.retried = self.given_up = False
+        self.failed_at_s = 0.0
+        self.stalled_s = 0.0
+
+    def remember(self, memory: Memory, now_s: float) -> None:
+        """Note what an earlier daemon left."""
+        self.cordoned, self.held, self.falls_s = memory.cordon is not None, memory.held, list(memory.falls)
+        self.retried = bool(memory.failed) and memory.worker is not None
+        self.given_up = bool(memory.failed) and memory.worker is None
+        self.judged = bool(memory.failed) or memory.worker is not None
+        if memory.worker is not None:
+            self.live, self.dying, self.end_ordered = {0}, {0}, True
+        elif memory.failed:
+            self.failed_at_s = now_s
 
     def healthy(self, now_s: float) -> bool:
-        """Return whether the device has earned to be offered."""
+        """Return whether the device is to be offered."""
+        return self.well(now_s) and not self.cordoned and not self.held
+
+    def observe(self, now_s: float) -> None:
+        """Count falls, and how long it has been well, after something happened."""
+        well = self.well(now_s)
+        if not self.policy.flap_count:
+            self.held = False
+        elif self.was_well and not well and self.wanted:
+            self.falls_s = [one for one in self.falls_s if one > now_s - self.policy.flap_within_s] + [now_s]
+            self.held = self.held or len(self.falls_s) >= self.policy.flap_count
+        if not well:
+            self.well_since_s = None
+        elif self.well_since_s is None:
+            self.well_since_s = now_s
+        elif self.held and now_s - self.well_since_s >= self.policy.flap_hold_s - 1e-9:
+            self.held, self.falls_s = False, []
+        self.was_well = well
+
+    def well(self, now_s: float) -> bool:
+        """Return whether the device has earned a lease that is good now."""
         return self.lease_s is not None and now_s < self.lease_s and self.present and self.wanted
 
     def heard(self, now_s: float) -> None:
@@ -71,13 +120,13 @@ class Ledger:
         """Note a finished probe."""
         if self.lease_s is not None and now_s >= self.lease_s:
             self.lease_ends()
-        was_healthy = self.healthy(now_s)
+        was_well = self.well(now_s)
         if verdict == "pass":
             self.passes, self.fails = self.passes + 1, 0
-            grant = was_healthy or not self.judged or self.passes >= POLICY.successes
+            grant = was_well or not self.judged or self.passes >= POLICY.successes
         else:
             self.passes, self.fails = 0, self.fails + 1
-            grant = was_healthy and self.fails < POLICY.failures
+            grant = was_well and self.fails < POLICY.failures
         self.judged = True
         if grant:
             held_s = self.lease_s if self.resetting and self.lease_s is not None else 0.0
@@ -87,23 +136,24 @@ class Ledger:
 
     def ended(self, now_s: float) -> None:
         """Note a worker's end that nobody ordered."""
+        self.stalled_s = 0.0
         if not self.end_ordered:
             self.ends_s.append(now_s)
         self.end_ordered = False
 
     def restarted_by_clock(self, now_s: float) -> None:
         """Check a restart that only time brought about."""
-        last_s = self.ends_s[-1]
-        pause_s = now_s - last_s
+        last_s = self.failed_at_s if self.given_up else self.ends_s[-1]
+        pause_s = now_s - last_s - self.stalled_s
         stable = self.served_from_s is not None and last_s - self.served_from_s >= POLICY.window_s
         recent = [one for one in self.ends_s if one > last_s - POLICY.window_s]
-        gave_up = len(recent) > POLICY.intensity or (self.retried and not stable)
+        gave_up = self.given_up or len(recent) > POLICY.intensity or (self.retried and not stable)
         if gave_up:
             assert pause_s >= POLICY.retry_s - 1e-6, "restarted past its intensity"
         elif not stable and not self.retried:
-            grown_s = min(2 * self.pause_s, POLICY.backoff_max_s * (1 - lifecycle.BACKOFF_JITTER))
+            grown_s = min(2 * self.pause_s, POLICY.backoff_max_s * (1 - moves.BACKOFF_JITTER))
             assert pause_s >= grown_s - 1e-6, "the pause did not grow inside a crash loop"
-        assert pause_s >= POLICY.backoff_s * (1 - lifecycle.BACKOFF_JITTER), "restarted without a pause"
+        assert pause_s >= POLICY.backoff_s * (1 - moves.BACKOFF_JITTER), "restarted without a pause"
         self.pause_s = 0.0 if gave_up or stable else pause_s
         self.retried = gave_up
 
@@ -111,6 +161,8 @@ class Ledger:
         """Note that an operator, or another device in this one's place, starts the count anew."""
         self.ends_s.clear()
         self.pause_s, self.retried = 0.0, False
+        self.held, self.falls_s = False, []
+        self.well_since_s = None
 
 
 class LifecycleMachine(RuleBasedStateMachine):
@@ -126,11 +178,17 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.reset_orders: list[tuple[int, int]] = []
         self.waiters = 0
 
-    @initialize()
-    def begin(self) -> None:
-        """Discover the device."""
-        self.state, effects = lifecycle.birth("dev", self.now_s)
+    @initialize(policy=st.sampled_from([POLICY, FLAP_POLICY]), memory=st.sampled_from(MEMORIES))
+    def begin(self, policy: Policy, memory: Memory) -> None:
+        """Discover the device; an earlier daemon may have known it."""
+        self.policy = policy
+        self.books = Ledger(policy)
+        self.books.remember(memory, self.now_s)
+        self.state, effects = lifecycle.birth("dev", self.now_s, policy, memory)
         self._take(effects)
+        assert remembered(self.state) == memory, "something was forgotten at birth"
+        known_bad = bool(memory.failed) or memory.worker is not None
+        assert bool(self.books.ordered) != known_bad, "tried at once, or not at all"
 
     # ---- the world's moves ----
 
@@ -148,6 +206,18 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.now_s = max(self.now_s, end_s)
         self._tick()
 
+    @precondition(lambda self: not self.books.forgotten)
+    @rule(for_s=st.sampled_from([0.3, 3.0, 30.0]))
+    def front_is_away(self, for_s: float) -> None:
+        """Stop the front itself for a while: no one else's time goes by."""
+        well = self.books.well(self.now_s)
+        self.now_s += for_s
+        if self.books.lease_s is not None:
+            self.books.lease_s += for_s + IN_FLIGHT_S
+        self.books.stalled_s += for_s + IN_FLIGHT_S
+        self._send(ev.Stalled(self.now_s, for_s))
+        assert self.books.well(self.now_s) == well
+
     @precondition(lambda self: bool(self.books.ordered))
     @rule(well=st.booleans())
     def fork_is_answered(self, well: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
@@ -158,9 +228,10 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.seq = self.probes = 0
             self._send(ev.Spawned(self.now_s, incarnation, 100 + incarnation))
         else:
-            self.books.ended(self.now_s)
-            if not self.books.healthy(self.now_s):
+            # What was ordered to end says nothing by not having come to be.
+            if not self.books.well(self.now_s) and not self.books.end_ordered:
                 self.books.lease_ends()
+            self.books.ended(self.now_s)
             self._send(ev.SpawnFailed(self.now_s, incarnation, "EAGAIN"))
 
     @precondition(lambda self: bool(self.books.live - self.books.dying))
@@ -174,7 +245,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         incarnation = max(self.books.live - self.books.dying)
         for verdict in verdicts:
             self.time_passes(apart_s)
-            if incarnation not in self.books.live - self.books.dying:
+            if self.books.forgotten or incarnation not in self.books.live - self.books.dying:
                 return
             self.seq += 1
             self.probes += 1
@@ -203,6 +274,29 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.fork_is_answered(well=True)
         if self.books.live - self.books.dying:
             self.probes_end(["pass"] * POLICY.successes, 0.0, stale=False)
+
+    @precondition(lambda self: bool(self.books.live - self.books.dying))
+    @rule(times=st.integers(1, 4))
+    def flaps(self, times: int) -> None:
+        """Fall and recover, again and again."""
+        for _ in range(times):
+            self._probe(["pass"] * POLICY.successes + ["fail"] * POLICY.failures, 0.2)
+        self._probe(["pass"] * (POLICY.successes + 1), 0.7)
+
+    def _probe(self, verdicts: list[str], apart_s: float) -> None:
+        if self.books.live - self.books.dying and not self.books.forgotten:
+            self.probes_end(verdicts, apart_s, stale=False)
+
+    @precondition(lambda self: bool(self.books.live - self.books.dying))
+    @rule(ok=st.booleans())
+    def configured_during_reset(self, ok: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
+        """Change the configuration while a reset runs, then end the reset."""
+        self._probe(["pass"], 0.0)
+        self.container_starts()
+        self.outside_changes(lambda at_s: ev.Respecified(at_s, "probe.period changed"))
+        if self.reset_orders:
+            self.reset_ends(ok)
+            assert not self.books.live - self.books.dying, "a worker made by an old configuration stays"
 
     @precondition(lambda self: not self.books.forgotten)
     @rule(times=st.integers(2, 5), pause_s=st.sampled_from([5.0, 6.0, 61.0]))
@@ -262,6 +356,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         health = self._health(incarnation, "pass" if ok else "fail")
         self.books.resetting.discard(incarnation)
         self.books.probe("pass" if ok else "fail", self.now_s)
+        if self.books.stale:
+            self.books.stale, self.books.end_ordered = False, True
         self._send(ev.ResetFinished(self.now_s, incarnation, reset_id, ok, "" if ok else "no", health))
 
     @precondition(lambda self: not self.books.forgotten)
@@ -276,6 +372,8 @@ class LifecycleMachine(RuleBasedStateMachine):
                 ev.Found,
                 ev.Found,
                 lambda at_s: ev.Vanished(at_s, "gone again"),
+                lambda at_s: ev.Respecified(at_s, "probe.period changed"),
+                lambda at_s: ev.Respecified(at_s, "probe.timeout changed"),
                 ev.Retired,
             ]
         )
@@ -296,6 +394,9 @@ class LifecycleMachine(RuleBasedStateMachine):
                 books.lease_ends()
                 books.present, books.wanted, books.end_ordered = True, True, worker
                 books.pardon()
+                books.was_well = False
+            case ev.Respecified():
+                self._respecified(worker=worker)
             case ev.RestartAsked():
                 books.end_ordered = worker or books.end_ordered
                 books.pardon()
@@ -303,17 +404,38 @@ class LifecycleMachine(RuleBasedStateMachine):
                 books.judged = books.judged and worker
                 books.present = books.wanted = True
                 books.end_ordered = worker
+        resetting = books.resetting - books.dying
         self._send(event)
         if isinstance(event, ev.Vanished | ev.Retired):
             assert not books.live - books.dying, "a device that is not there keeps its worker"
+        if isinstance(event, ev.Respecified):
+            assert books.live - books.dying == resetting, "a worker made by an old configuration stays"
+
+    def _respecified(self, *, worker: bool) -> None:
+        books = self.books
+        if books.resetting - books.dying:
+            books.stale = True
+        elif worker:
+            books.end_ordered = True
+        elif books.present and books.wanted:
+            books.pardon()
+
+    @precondition(lambda self: not self.books.forgotten)
+    @rule(on=st.booleans())
+    def operator_cordons(self, on: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
+        """Withhold the device, or give it back; no worker is touched by it."""
+        before = (set(self.books.live), set(self.books.dying), set(self.books.ordered))
+        self.books.cordoned = on
+        self._send(ev.Cordoned(self.now_s, "broken fan") if on else ev.Uncordoned(self.now_s))
+        assert before == (self.books.live, self.books.dying, self.books.ordered)
+        assert (remembered(self.state).cordon is not None) == on
 
     @precondition(lambda self: self.books.forgotten)
     @rule()
     def rediscovered(self) -> None:
         """Find the device again after all of it was forgotten."""
-        self.books = Ledger()
         self.reset_orders = []
-        self.begin()
+        self.begin(self.policy, replace(remembered(self.state), worker=None))
 
     @precondition(lambda self: bool(self.books.live - self.books.dying))
     @rule()
@@ -351,8 +473,9 @@ class LifecycleMachine(RuleBasedStateMachine):
     def _send(self, event: ev.Event) -> None:
         if self.books.forgotten:
             return
-        self.state, effects = lifecycle.step(self.state, event, POLICY)
+        self.state, effects = lifecycle.step(self.state, event, self.policy)
         self._take(effects)
+        self.books.observe(self.now_s)
 
     def _take(self, effects: tuple[ev.Effect, ...]) -> None:
         for effect in effects:
@@ -382,12 +505,14 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.books.ordered.add(incarnation)
         self.books.spawned.append(incarnation)
         self.books.passes = 0
+        self.books.stale = False
         if self.books.by_clock:
             self.books.restarted_by_clock(self.now_s)
+        self.books.given_up = False
         self.books.served_from_s = None
 
     def _on_kill(self, incarnation: int, reason: str) -> None:
-        if "hung" in reason or "silent" in reason or ("first word" in reason and not self.books.healthy(self.now_s)):
+        if "hung" in reason or "silent" in reason or ("first word" in reason and not self.books.well(self.now_s)):
             self.books.lease_ends()
         if incarnation in self.books.live:
             self.books.dying.add(incarnation)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CORE = {name: ROOT / "daemon" / f"{name}.py" for name in ("lease", "lifecycle")}
+CORE = {name: ROOT / "daemon" / f"{name}.py" for name in ("lease", "moves", "lifecycle")}
 
 MUTANTS: dict[str, tuple[str, ...]] = {
     "a dead worker's report counts": ("if incarnation != state.incarnation:", "if False:"),
@@ -25,33 +25,33 @@ MUTANTS: dict[str, tuple[str, ...]] = {
     "a first probe is not enough": ("or not state.decided or", "or"),
     "one good probe is enough": ("state.passes >= policy.successes", "state.passes >= 1"),
     "no wait for the exit": (
-        "    state = _enter(state, Phase.STOPPING, at_s, at_s + WEDGED_AFTER_S)\n",
-        "    state = _enter(state, Phase.BACKOFF, at_s, at_s + 0.1)\n",
+        "    state = enter(state, Phase.STOPPING, at_s, at_s + WEDGED_AFTER_S)\n",
+        "    state = enter(state, Phase.BACKOFF, at_s, at_s + 0.1)\n",
     ),
     "a wedged worker is replaced": (
         "    state = replace(lease.end(state, reason), wedged=True, deadline_s=None)\n",
-        "    state = replace(_enter(state, Phase.BACKOFF, 0.0, 0.0), wedged=True)\n",
+        "    state = replace(moves.enter(state, Phase.BACKOFF, 0.0, 0.0), wedged=True)\n",
     ),
     "waiters are forgotten on a kill": (
-        '    state, answers = _answer(state, ok=False, text=reason)\n    return state, (*answers, ev.Record("kill"',
+        '    state, answers = answer(state, ok=False, text=reason)\n    return state, (*answers, ev.Record("kill"',
         '    state, answers = replace(state, waiters=()), ()\n    return state, (*answers, ev.Record("kill"',
     ),
     "waiters are answered twice": ("    return replace(state, waiters=()), answers", "    return state, answers"),
     "a misbehaving worker keeps its lease": (
-        "_kill(lease.end(state, reason), event.at_s, reason, inspect=False)",
-        "_kill(state, event.at_s, reason, inspect=False)",
+        "moves.kill(lease.end(state, reason), event.at_s, reason, inspect=False)",
+        "moves.kill(state, event.at_s, reason, inspect=False)",
     ),
     "a vanished device stays healthy": (
         "    state = lease.end(state, event.detail)\n    state = replace(state, present=False,",
         "    state = replace(state, present=False,",
-        "healthy = live and state.present and state.wanted",
-        "healthy = live",
+        "well = live and state.present and state.wanted",
+        "well = live",
     ),
     "restarts are not counted": ("len(exits) > policy.intensity", "False"),
     "the pause shrinks": ("state.streak + 1,", "1,"),
     "slow retry forgives at once": ("replace(state, probation=True)", "state"),
     "an absent device keeps its worker": (
-        "    after, more = _leave(state, event.at_s)\n    return after, (*effects, *more)",
+        '    after, more = moves.leave(state, event.at_s, "no longer needed")\n    return after, (*effects, *more)',
         "    return state, effects",
     ),
     "a reset is sent twice": (
@@ -59,6 +59,27 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "if state.phase in (Phase.SERVING, Phase.RESETTING):",
     ),
     "no deadline while starting": ("at_s + START_TIMEOUT_S)", "None)"),
+    "a cordoned device is offered": ("well and state.cordon is None and", "well and"),
+    "a cordon is forgotten": ("cordon=memory.cordon, ", ""),
+    "a device held back is offered": ("state.cordon is None and not state.held", "state.cordon is None"),
+    "falls are not counted": ("len(falls) >= policy.flap_count", "False"),
+    "old falls count for ever": ("if one > at_s - policy.flap_within_s)", "if True)"),
+    "a fall does not break the quiet time": (
+        "hold_until_s=None)\n        state = replace(state, held",
+        "hold_until_s=state.hold_until_s)\n        state = replace(state, held",
+    ),
+    "the quiet time never ends": ("elif at_s >= state.hold_until_s:", "elif False:"),
+    "the fence of an earlier daemon is ignored": ("if memory.worker is not None:", "if False:"),
+    "a device given up is tried at once by the next daemon": ("    if memory.failed:\n", "    if False:\n"),
+    "a reset is cut short by a new configuration": (
+        "    if state.phase is Phase.RESETTING:\n        return replace(state, stale=True), ()\n",
+        "",
+    ),
+    "the front's own absence is the device's fault": (
+        "lease_until_s=later(state.lease_until_s)",
+        "lease_until_s=state.lease_until_s",
+    ),
+    "a stale worker stays": ("    if not state.stale:\n", "    if True:\n"),
 }
 
 

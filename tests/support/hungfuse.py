@@ -4,7 +4,8 @@ A FUSE server written on /dev/fuse itself (fuse.h of the kernel, protocol 7.31).
 and keeps silent on the one call it was told to hang in: whoever makes that call waits for ever, and once SIGKILLed can
 not even die, until the server ends or the connection is aborted. Needs root.
 
-``python -m tests.support.hungfuse MOUNTPOINT open|read`` prints ``ready MAJOR:MINOR`` and then a line per hung call.
+``python -m tests.support.hungfuse MOUNTPOINT open|read|stat|ioctl`` prints ``ready MAJOR:MINOR`` and then a line per
+hung call.
 Nobody else may touch the file; whoever wants its identity takes ``HungFile.node``.
 """
 
@@ -30,9 +31,10 @@ ROOT_INODE = 1
 MNT_DETACH = 2
 _CACHE_S = 3600
 
-_LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _RELEASE, _INIT, _INTERRUPT, _BATCH_FORGET = 1, 2, 3, 14, 15, 18, 26, 36, 42
+_LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _RELEASE, _INIT = 1, 2, 3, 14, 15, 18, 26
+_INTERRUPT, _IOCTL, _BATCH_FORGET = 36, 39, 42
 _SILENT = {_FORGET, _INTERRUPT, _BATCH_FORGET}
-HANGS = {"open": _OPEN, "read": _READ}
+HANGS = {"open": _OPEN, "read": _READ, "stat": _GETATTR, "ioctl": _IOCTL}
 
 _IN_HEADER = struct.Struct("=IIQQIIII")
 _OUT_HEADER = struct.Struct("=IiQ")
@@ -54,8 +56,13 @@ class HungFile:
             raise PermissionError(first)
         major, minor = (int(one) for one in first.split()[1].split(":"))
         self._connection = minor
+        self._trigger = mountpoint.with_name(mountpoint.name + ".hang")
         self.path = str(mountpoint / FILE_NAME)
         self.node = Node(self.path, "other", os.makedev(major, minor), FILE_INODE)
+
+    def begin(self) -> None:
+        """Have a ``stat`` hang from now on: until then it is answered, or nobody could find the file at all."""
+        self._trigger.touch()
 
     def hangs(self) -> bool:
         """Return whether the server has taken another call that it will never answer. Never waits."""
@@ -97,21 +104,22 @@ def _attributes(inode: int) -> bytes:
     return struct.pack("=6Q10I", inode, 4096, 8, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
 
 
-def _answer(opcode: int, inode: int, body: bytes) -> tuple[int, bytes]:
-    """Return errno and payload of the answer to a call."""
+def _answer(opcode: int, inode: int, body: bytes, fresh_s: int) -> tuple[int, bytes]:
+    """Return errno and payload of the answer to a call; attributes are good for ``fresh_s``."""
     if opcode == _INIT:
         return 0, struct.pack("=IIIIHHIIHH8I", 7, 31, 65536, 0, 8, 8, 65536, 1, 1, 0, *[0] * 8)
     if opcode == _LOOKUP:
         if body.rstrip(b"\0") != FILE_NAME.encode():
             return errno.ENOENT, b""
-        return 0, struct.pack("=QQQQII", FILE_INODE, 0, _CACHE_S, _CACHE_S, 0, 0) + _attributes(FILE_INODE)
+        return 0, struct.pack("=QQQQII", FILE_INODE, 0, _CACHE_S, fresh_s, 0, 0) + _attributes(FILE_INODE)
     if opcode == _GETATTR:
-        return 0, struct.pack("=QII", _CACHE_S, 0, 0) + _attributes(inode)
-    simple = {_OPEN: struct.pack("=QII", 0, 0, 0), _RELEASE: b""}
+        return 0, struct.pack("=QII", fresh_s, 0, 0) + _attributes(inode)
+    simple = {_OPEN: struct.pack("=QII", 0, 0, 0), _RELEASE: b"", _IOCTL: struct.pack("=iIII", 0, 0, 0, 0)}
     return (0, simple[opcode]) if opcode in simple else (errno.ENOSYS, b"")
 
 
-def _serve(fuse: int, hang: int) -> None:
+def _serve(fuse: int, hang: int, trigger: Path) -> None:
+    stat_hangs = hang == _GETATTR
     while True:
         try:
             request = os.read(fuse, 1 << 17)
@@ -120,10 +128,10 @@ def _serve(fuse: int, hang: int) -> None:
                 continue
             return  # unmounted or aborted
         _length, opcode, unique, inode, *_ = _IN_HEADER.unpack_from(request)
-        if opcode == hang:
+        if opcode == hang and (not stat_hangs or (inode == FILE_INODE and trigger.exists())):
             print("hung", flush=True)
         elif opcode not in _SILENT:
-            number, payload = _answer(opcode, inode, request[_IN_HEADER.size :])
+            number, payload = _answer(opcode, inode, request[_IN_HEADER.size :], 0 if stat_hangs else _CACHE_S)
             with suppress(FileNotFoundError):  # the caller was killed meanwhile
                 os.write(fuse, _OUT_HEADER.pack(_OUT_HEADER.size + len(payload), -number, unique) + payload)
 
@@ -151,7 +159,7 @@ def main() -> None:
         print(f"mount: {os.strerror(ctypes.get_errno())}", flush=True)
         return
     print("ready", _device_of(mountpoint), flush=True)
-    _serve(fuse, HANGS[hang])
+    _serve(fuse, HANGS[hang], Path(f"{mountpoint}.hang"))
 
 
 if __name__ == "__main__":

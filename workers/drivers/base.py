@@ -29,7 +29,12 @@ class Found:
 
 
 class Driver(Protocol):
-    """Discovery of one resource. Made from the resource's ``match``; SpecError if that makes no sense."""
+    """Discovery of one resource. Made from the resource's ``match``; SpecError if that makes no sense.
+
+    Paths in ``leave_alone`` are neither touched nor listed: whoever touches them may hang as another process does.
+    """
+
+    leave_alone: frozenset[str]
 
     @property
     def what(self) -> str:

@@ -20,6 +20,8 @@ MAX_DEPTH = 16
 class Expansion:
     """What patterns matched. Paths are sorted within each pattern; a dangling link is matched as well."""
 
+    leave_alone: frozenset[str] = frozenset()
+    """Paths that are matched without a look at them."""
     paths: list[str] = field(default_factory=list)
     directories: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -48,7 +50,8 @@ class Expansion:
     def _literal(self, base: str, part: str, rest: list[str]) -> Iterable[str]:
         path = os.path.join(base, part)  # noqa: PTH118 - links stay as written
         try:
-            os.lstat(path)
+            if path not in self.leave_alone:
+                os.lstat(path)
         except FileNotFoundError:
             self._watch(base)
             return

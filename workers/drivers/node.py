@@ -33,16 +33,17 @@ class NodeDriver:
         for pattern in (*self._patterns, *self._exclude):
             if not pattern.startswith("/"):
                 raise SpecError(f"match: {pattern!r} found, an absolute path is needed")
+        self.leave_alone: frozenset[str] = frozenset()
         self.what = self._patterns[0]
 
     def discover(self) -> Found:
         """Expand the globs in their order and look at each file."""
-        expansion = globs.Expansion()
+        expansion = globs.Expansion(self.leave_alone)
         for pattern in self._patterns:
             expansion.add(pattern)
         scan = _Scan(expansion.problems, take_any=self._any)
         for path in dict.fromkeys(expansion.paths):
-            if not any(globs.matches(path, pattern) for pattern in self._exclude):
+            if path not in self.leave_alone and not any(globs.matches(path, pattern) for pattern in self._exclude):
                 scan.look(path, named=path in self._patterns)
         return Found(tuple(scan.devices), tuple(dict.fromkeys(scan.problems)), tuple(expansion.directories))
 

@@ -24,12 +24,13 @@ class SimDriver:
             self._devices = [_Simulated(f"{prefix}{number}") for number in range(params.whole("count"))]
         else:
             self._devices = [_Simulated.of(one) for one in params.maps("devices")]
+        self.leave_alone: frozenset[str] = frozenset()
         self.what = f"{len(self._devices)} simulated devices"
 
     def discover(self) -> Found:
         """Return the devices; the path of each is looked at, and the device is listed without it if it is missing."""
         problems: list[str] = []
-        devices = tuple(one.device(problems) for one in self._devices)
+        devices = tuple(one.device(problems) for one in self._devices if one.path not in self.leave_alone)
         parents = dict.fromkeys(Path(one.path).parent for one in self._devices if one.path)
         return Found(devices, tuple(problems), tuple(parents))
 

@@ -9,6 +9,7 @@ from devd.workers.params import Params
 from devd.workers.probes.base import Probe
 from devd.workers.probes.exec import ExecProbe
 from devd.workers.probes.exists import ExistsProbe
+from devd.workers.probes.ioctl import IoctlProbe
 from devd.workers.probes.open import OpenProbe
 from devd.workers.probes.read import ReadProbe
 from devd.workers.probes.sim import SimProbe
@@ -17,6 +18,7 @@ from devd.workers.probes.sysfs import SysfsProbe
 PROBES: dict[str, Callable[[WorkerSpec, CommandRunner], Probe]] = {
     "exists": lambda spec, _runner: ExistsProbe(spec),
     "open": lambda spec, _runner: OpenProbe(spec),
+    "ioctl": lambda spec, _runner: IoctlProbe(spec),
     "read": lambda spec, _runner: ReadProbe(spec),
     "sysfs": lambda spec, _runner: SysfsProbe(spec),
     "exec": ExecProbe,

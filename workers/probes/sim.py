@@ -8,6 +8,7 @@ from typing import NoReturn
 from devd.ipc.messages import WorkerSpec
 from devd.workers import sim
 from devd.workers.errors import ProbeError
+from devd.workers.misdeeds import Misdeed
 from devd.workers.probes.base import Call
 
 FLOOD_S = 1.0
@@ -15,6 +16,7 @@ SLOW_FACTOR = 1.5
 """A slow step without ``takes`` lasts this many timeouts."""
 EXIT_CODE = 3
 _LONG_S = 3600.0
+_BITE_BYTES = 16 * 1024 * 1024
 
 
 class SimProbe:
@@ -28,6 +30,8 @@ class SimProbe:
         self._started_s = time.monotonic()
         self.activity = f"probe {spec.device}"
         self._device = spec.device
+        if self._script and self._script[0].do == "mute":
+            hang()
 
     def run(self, call: Call) -> str:
         """Do the present step's deed. Raises ProbeError, or does not return."""
@@ -41,6 +45,10 @@ class SimProbe:
             os._exit(EXIT_CODE)
         if step.do == "exception":
             raise RuntimeError(step.reason or f"the script of {self._device} says so")
+        if step.do == "oom":
+            _eat_memory()
+        if step.do == "misbehave":
+            raise Misdeed(step.how, step.reason)
         if step.do == "flood":
             _flood(call, self._device)
         time.sleep(self._takes_s(step))
@@ -63,6 +71,13 @@ def crash() -> NoReturn:
     """End this process by a real segmentation fault."""
     ctypes.string_at(0)
     raise AssertionError("address 0 was readable")
+
+
+def _eat_memory() -> NoReturn:
+    """Take memory until there is none to be had."""
+    eaten = []
+    while True:
+        eaten.append(bytearray(_BITE_BYTES))
 
 
 def _flood(call: Call, device: str) -> None:

@@ -75,7 +75,7 @@ def sim(line: str) -> str:
         (
             "probe: {kind: opne}",
             "probe.kind",
-            "did you mean open? (found opne; allowed exists, open, read, sysfs, exec)",
+            "did you mean open? (found opne; allowed exists, open, read, ioctl, sysfs, exec)",
         ),
         ("probe: {kind: sim}", "probe.kind", "probe kind sim goes with driver sim only"),
         ("probe: {kind: exists, period: 5}", "probe.period", "a duration needs a unit"),

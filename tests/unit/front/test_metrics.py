@@ -32,7 +32,9 @@ COUNTERS: dict[str, Any] = {
     "health_refused": {"flood": 3, "a new reason": 1},
     "peers_refused": {"unknown process": 2},
     "stalls": 4,
+    "loop_blocks": 8,
     "journal": {"directory": "/var/log/devd", "lost": 5, "waiting": 6, "error": "No space left on device"},
+    "state": {"directory": "/var/lib/devd", "waiting": 9, "failed": 10, "error": "Read-only file system"},
     "log_lost": 7,
 }
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -126,6 +128,20 @@ def test_lease_that_is_over_is_zero(lease_s: float | None) -> None:
     assert of(found, "devd_device_lease_seconds", resource="devd.io/serial", device="a") == 0
 
 
+def test_devices_that_are_kept_back() -> None:
+    """A cordon with or without a reason, a hold and the falls that led to it are told."""
+    devices = [
+        sample.device("a", cordon=""),
+        sample.device("b", cordon="new cable"),
+        sample.device("c", held=True, falls=3),
+    ]
+    found = samples(tree(devices, []))
+    cordoned = [of(found, "devd_device_cordoned", resource="devd.io/serial", device=one) for one in "abc"]
+    held = [of(found, "devd_device_held", resource="devd.io/serial", device=one) for one in "abc"]
+    assert (cordoned, held) == ([1, 1, 0], [0, 0, 1])
+    assert of(found, "devd_device_falls", resource="devd.io/serial", device="c") == 3
+
+
 def test_wedged_device_and_failed_probe() -> None:
     """Wedged and a failed probe are told."""
     probe = {**sample.device("a")["last_probe"], "verdict": "fail"}
@@ -164,6 +180,10 @@ def test_counters_of_the_daemon() -> None:
     assert of(found, "devd_journal_lost_total") == 5
     assert of(found, "devd_journal_error") == 1
     assert of(found, "devd_log_lost_total") == 7
+    assert of(found, "devd_loop_blocks_total") == 8
+    assert of(found, "devd_state_waiting_files") == 9
+    assert of(found, "devd_state_failed_writes_total") == 10
+    assert of(found, "devd_state_error") == 1
     assert of(found, "devd_build_info", version="1.2.3") == 1
 
 
@@ -172,9 +192,11 @@ def test_errors_of_configuration_and_fork_server() -> None:
     status = sample_status()
     assert of(samples(status), "devd_config_error") == 0
     assert of(samples(status), "devd_forkserver_up") == 1
-    status["daemon"] |= {"config_error": "line 3: ...", "forkserver": {"pid": None, "restarts": 2}}
+    status["daemon"] |= {"config_error": "line 3: ...", "reloads": 5, "forkserver": {"pid": None, "restarts": 2}}
     found = samples(status)
     assert of(found, "devd_config_error") == 1
+    assert of(found, "devd_reloads_total") == 5
+    assert of(found, "devd_config_taken_timestamp_seconds") == sample.NOW_S - 192
     assert of(found, "devd_forkserver_up") == 0
     assert of(found, "devd_forkserver_restarts_total") == 2
 
@@ -236,7 +258,7 @@ def test_distribution_needs_a_count_for_each_bucket() -> None:
 
 
 def test_series_are_bounded() -> None:
-    """A device has at most 12 series, a resource at most 10, the rest is fixed: as the documentation says."""
+    """A device has at most 15 series, a resource at most 10, the rest is fixed: as the documentation says."""
 
     def series(devices: int, resources: int) -> int:
         status = tree(
@@ -246,8 +268,8 @@ def test_series_are_bounded() -> None:
         return len(samples(status))
 
     fixed = series(0, 0)
-    assert fixed <= 130
-    assert series(10, 0) - fixed <= 12 * 10
+    assert fixed <= 140
+    assert series(10, 0) - fixed <= 15 * 10
     assert series(0, 10) - fixed <= 10 * 10
 
 
@@ -308,7 +330,7 @@ def test_alerts_ask_for_metrics_that_exist() -> None:
         assert used(query) <= set(known), query
         for name, matchers in re.findall(r"([a-z_]+)\{([^}]*)\}", query):
             metric = known[re.sub(r"_bucket$", "", name)]
-            assert set(re.findall(r"(\w+)=~?\"", matchers)) <= set(metric.labels), query
+            assert set(re.findall(r"(\w+)(?:=~?|!=)\"", matchers)) <= set(metric.labels), query
 
 
 def test_alerts_are_whole() -> None:

@@ -1,0 +1,133 @@
+"""What is kept of a device across restarts of devd, as the bytes of one small file. Pure.
+
+What a reboot cures is worth nothing after one: worker, failure and flaps count only under the boot id they were
+written under. A cordon is an operator's word and stays.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from devd.daemon.device_state import BLANK, Memory
+
+VERSION = 1
+"""Written into each file. A newer devd may add fields; what is known here keeps its meaning."""
+MAX_FILE_BYTES = 64 * 1024
+"""A file holds two texts and a few numbers."""
+MAX_FALLS = 1000
+"""The most a configuration can count."""
+
+
+class MemoryCorruptError(Exception):
+    """Raised when a file is not what devd wrote; the text says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Where monotonic times and pids have their meaning: this boot, and this namespace of pids."""
+
+    boot_id: str
+    pid_namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerMark:
+    """A process for good: its pid, and when it started in clock ticks since boot (proc_pid_stat(5), field 22)."""
+
+    pid: int
+    started_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One file's content. ``memory.worker`` is always the pid of ``worker``."""
+
+    device: str
+    memory: Memory
+    worker: WorkerMark | None = None
+
+
+def here() -> Here:
+    """Return this boot's id and this process's pid namespace. Raises OSError where /proc is not to be had."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return Here(boot_id, str(Path("/proc/self/ns/pid").readlink()))
+
+
+def encode(kept: Kept, place: Here) -> bytes:
+    """Return a file's bytes: JSON on one line, with a checksum over all of it."""
+    memory = kept.memory
+    facts: dict[str, object] = {
+        "version": VERSION,
+        "device": kept.device,
+        "boot_id": place.boot_id,
+        "pid_namespace": place.pid_namespace,
+        "cordon": memory.cordon,
+        "failed": memory.failed,
+        "falls": list(memory.falls),
+        "held": memory.held,
+        "worker": None if kept.worker is None else [kept.worker.pid, kept.worker.started_ticks],
+    }
+    return _line({**facts, "checksum": _checksum(facts)})
+
+
+def decode(data: bytes, place: Here) -> Kept:
+    """Return what a file says that still holds at this place. Raises MemoryCorruptError."""
+    try:
+        facts = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MemoryCorruptError(f"not JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise MemoryCorruptError("no map")
+    checksum = facts.pop("checksum", None)
+    if checksum != _checksum(facts):
+        raise MemoryCorruptError("the checksum does not fit")
+    return _kept(facts, place)
+
+
+def _kept(facts: Mapping[str, object], place: Here) -> Kept:
+    cordon = facts.get("cordon")
+    memory = replace(BLANK, cordon=None if cordon is None else _text(facts, "cordon"))
+    device = _text(facts, "device")
+    if facts.get("boot_id") != place.boot_id:
+        return Kept(device, memory)
+    memory = replace(memory, failed=_text(facts, "failed"), falls=_falls(facts), held=facts.get("held") is True)
+    # Another namespace's pids name nobody here, or somebody else.
+    worker = _worker(facts) if facts.get("pid_namespace") == place.pid_namespace else None
+    return Kept(device, replace(memory, worker=worker.pid if worker else None), worker)
+
+
+def _text(facts: Mapping[str, object], name: str) -> str:
+    value = facts.get(name)
+    if not isinstance(value, str):
+        raise MemoryCorruptError(f"{name} is {value!r:.40}, a text is needed")
+    return value
+
+
+def _falls(facts: Mapping[str, object]) -> tuple[float, ...]:
+    value = facts.get("falls")
+    if not isinstance(value, list) or len(value) > MAX_FALLS or not all(_is_number(one) for one in value):
+        raise MemoryCorruptError("falls is no list of numbers")
+    return tuple(float(one) for one in value)
+
+
+def _worker(facts: Mapping[str, object]) -> WorkerMark | None:
+    match facts.get("worker"):
+        case None:
+            return None
+        case [int() as pid, int() as ticks] if pid > 0 and ticks >= 0:
+            return WorkerMark(pid, ticks)
+    raise MemoryCorruptError("worker is no pair of pid and start time")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _checksum(facts: Mapping[str, object]) -> int:
+    return zlib.crc32(_line(facts))
+
+
+def _line(facts: Mapping[str, object]) -> bytes:
+    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"

@@ -1,0 +1,91 @@
+"""What a worker that was taken over might send. Simulated devices do it on order, so that the front can be tried.
+
+Each is sent on the worker's own connection, past everything that keeps an honest worker from sending it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from devd.ipc import codec
+from devd.ipc.health import topic_of
+from devd.ipc.messages import Health
+from devd.workers.channel import Channel
+
+HUGE_BYTES = 100 * 1024 * 1024
+SOMEBODY_ELSE = "somebody-else"
+FAR = 2**62
+"""A sequence number no honest worker reaches."""
+GARBAGE = b"\xc1\xff\x00 this is no message"
+
+Frames = Sequence[bytes]
+
+
+class Misdeed(Exception):  # noqa: N818 - it is an order, not a fault of the code
+    """Raised by a simulated probe to have its worker break the protocol."""
+
+    def __init__(self, how: str, whom: str) -> None:
+        super().__init__(how)
+        self.how = how
+        self.whom = whom
+
+
+def commit(misdeed: Misdeed, channel: Channel, state: Health) -> None:
+    """Send what a misdeed says; ``state`` is the worker's true one, ``whom`` the device it is to be told of."""
+    channel.send_raw(_DEEDS[misdeed.how](state, misdeed.whom or SOMEBODY_ELSE))
+
+
+def _framed(health: Health) -> Frames:
+    return topic_of(health.device), codec.encode(health)
+
+
+def _garbage(state: Health, _whom: str) -> Frames:
+    return topic_of(state.device), GARBAGE
+
+
+def _truncated(state: Health, _whom: str) -> Frames:
+    topic, payload = _framed(state)
+    return topic, payload[: len(payload) // 2]
+
+
+def _huge(state: Health, _whom: str) -> Frames:
+    return topic_of(state.device), bytes(HUGE_BYTES)
+
+
+def _wrong_version(state: Health, _whom: str) -> Frames:
+    topic, payload = _framed(state)
+    # The frame is a list of three that begins with the version, a small number of one byte.
+    return topic, payload[:1] + bytes([payload[1] + 1]) + payload[2:]
+
+
+def _extra_frames(state: Health, _whom: str) -> Frames:
+    return (*_framed(state), b"more", b"and more")
+
+
+def _spoof(state: Health, whom: str) -> Frames:
+    return _framed(replace(state, device=whom, verdict="fail", reason="a lie", seq=FAR))
+
+
+def _stale(state: Health, _whom: str) -> Frames:
+    return _framed(replace(state, incarnation=max(0, state.incarnation - 1), verdict="fail", reason="a lie", seq=FAR))
+
+
+def _next(state: Health, _whom: str) -> Frames:
+    return _framed(replace(state, incarnation=state.incarnation + 1, verdict="fail", reason="a lie"))
+
+
+def _future(state: Health, _whom: str) -> Frames:
+    return _framed(replace(state, seq=FAR))
+
+
+_DEEDS: dict[str, Callable[[Health, str], Frames]] = {
+    "garbage": _garbage,
+    "truncated": _truncated,
+    "huge": _huge,
+    "wrong-version": _wrong_version,
+    "extra-frames": _extra_frames,
+    "spoof": _spoof,
+    "stale": _stale,
+    "next": _next,
+    "future": _future,
+}
+HOWS = tuple(_DEEDS)
