@@ -47,7 +47,10 @@ class Kubelet(Section):
 
 
 class Metrics(Section):
-    """Metrics in Prometheus' text format, over plain HTTP without a password: see [metrics.md](metrics.md)."""
+    """Metrics in Prometheus' text format, over plain HTTP without a password: see [metrics.md](metrics.md).
+
+    A change of this section needs a restart of devd.
+    """
 
     listen: Listen = Field(
         description="Where `GET /metrics` and `GET /healthz` are answered. `[::]` takes IPv4 as well; beyond "

@@ -139,6 +139,23 @@ def _scrapes(port: int) -> bool:
         return False
 
 
+def test_changed_address_is_refused_while_devd_runs() -> None:
+    """A new configuration with another address is not taken, says which key it is, and shows in the metrics."""
+
+    async def play(rig: Rig, port: int) -> None:
+        await rig.healthy(SIM)
+        assert Scrape(port)("devd_config_error") == 0
+        rig.config.write_text(sim("[{name: one}]"), encoding="utf-8")
+        words = "metrics cannot be changed while devd runs"
+        await until(lambda: words in str(rig.status()["daemon"]["config_error"]), "the refusal")
+        await until(lambda: Scrape(port)("devd_config_error") == 1, "the refusal in the metrics")
+        rig.config.write_text(with_metrics(port, sim("[{name: one}, {name: two}]")), encoding="utf-8")
+        await until(lambda: Scrape(port)("devd_reloads_total") == 1, "the next one")
+        assert Scrape(port)("devd_config_error") == 0
+
+    measured(sim("[{name: one}]"), play)
+
+
 def test_taken_port_ends_the_start_and_names_the_address() -> None:
     """Where another listens, devd exits 1 and says which address it wanted; no process of it stays."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
