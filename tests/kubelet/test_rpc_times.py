@@ -77,8 +77,9 @@ def test_list_counts_with_its_first_answer_and_once(tmp_path: Path) -> None:
     only(play(tmp_path, view, work), "ListAndWatch", ok=1)
 
 
-def test_list_that_never_came_is_cancelled(tmp_path: Path) -> None:
-    """A stream that ended before there was a list to send does not count as answered."""
+@pytest.mark.parametrize("who", ["kubelet", "devd"])
+def test_list_that_never_came_is_cancelled(tmp_path: Path, who: str) -> None:
+    """A stream that either side ended before there was a list to send does not count as answered."""
     view = MemoryView(ids=[f"{number:060}" for number in range(MAX_LIST_BYTES // 60)])
 
     times = RpcTimes()
@@ -87,7 +88,10 @@ def test_list_that_never_came_is_cancelled(tmp_path: Path) -> None:
         async with served(view, tmp_path / "p.sock", times) as (server, stub):
             call = stub.ListAndWatch(pb.Empty())
             await eventually(lambda: server.plugin.streams_open == 1, "the open stream")
-            call.cancel()
+            if who == "kubelet":
+                call.cancel()
+            else:
+                await server.stop(1.0)
             await eventually(lambda: server.plugin.streams_open == 0, "the stream's end")
 
     asyncio.run(scene())
