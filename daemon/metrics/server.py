@@ -9,7 +9,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
 
@@ -35,12 +35,15 @@ log = logging.getLogger("devd.metrics")
 class MetricsServer:
     """Serves what ``build`` returns. Whoever starts it calls ``close``; ``within_s`` is there for tests to shorten."""
 
-    def __init__(self, address: ListenAddress, build: Callable[[], str], *, within_s: float = REQUEST_WITHIN_S) -> None:
+    def __init__(
+        self, address: ListenAddress, build: Callable[[], Awaitable[str]], *, within_s: float = REQUEST_WITHIN_S
+    ) -> None:
         self._within_s = within_s
         self._wanted = address
         self._build = build
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._building = asyncio.Lock()
         self._page: Answer | None = None
         self._page_until_s = 0.0
 
@@ -104,7 +107,7 @@ class MetricsServer:
         except BadRequestError as error:
             data = told(error.status, str(error)).encode()
         else:
-            data = self._answer(request).encode(with_body=request.method != "HEAD")
+            data = (await self._answer(request)).encode(with_body=request.method != "HEAD")
         # With no room to buffer, drain waits until the kernel has all of it.
         writer.transport.set_write_buffer_limits(high=0)
         writer.write(data)
@@ -113,26 +116,27 @@ class MetricsServer:
 
     # ---- answers ----------------------------------------------------------------------------------------------------
 
-    def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> Answer:
         if request.method not in {"GET", "HEAD"}:
             return told(HTTPStatus.METHOD_NOT_ALLOWED, allow="GET, HEAD")
         if request.path == "/healthz":
             return told(HTTPStatus.OK, "ok")
         if request.path == "/metrics":
-            return self._metrics()
+            return await self._metrics()
         return told(HTTPStatus.NOT_FOUND, "there are /metrics and /healthz")
 
-    def _metrics(self) -> Answer:
+    async def _metrics(self) -> Answer:
         """Return the page, or what became of it: a failure is kept as well, so that it is logged once a second."""
-        now_s = asyncio.get_running_loop().time()
-        if self._page is None or now_s >= self._page_until_s:
-            self._page = self._built()
-            self._page_until_s = now_s + PAGE_KEPT_S
-        return self._page
+        loop = asyncio.get_running_loop()
+        async with self._building:
+            if self._page is None or loop.time() >= self._page_until_s:
+                self._page = await self._built()
+                self._page_until_s = loop.time() + PAGE_KEPT_S
+            return self._page
 
-    def _built(self) -> Answer:
+    async def _built(self) -> Answer:
         try:
-            return Answer(HTTPStatus.OK, self._build().encode("utf-8", "backslashreplace"), CONTENT_TYPE)
+            return Answer(HTTPStatus.OK, (await self._build()).encode("utf-8", "backslashreplace"), CONTENT_TYPE)
         except Exception:
             log.exception("the metrics cannot be built")
             return told(HTTPStatus.INTERNAL_SERVER_ERROR, "the metrics cannot be built; devd's log tells why")

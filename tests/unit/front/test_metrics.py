@@ -1,5 +1,6 @@
 """The page of metrics, read by Prometheus' own Python parser; what is written about it elsewhere is true."""
 
+import asyncio
 import math
 import os
 import re
@@ -15,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from devd.daemon.health_feed import REFUSALS
 from devd.daemon.metrics import catalog
 from devd.daemon.metrics.catalog import CATALOG
-from devd.daemon.metrics.collect import page
+from devd.daemon.metrics.collect import DEVICES_A_TURN
+from devd.daemon.metrics.collect import page as whole_page
 from devd.daemon.metrics.process import OwnProcess, ProcessUse
 from devd.daemon.metrics.reference import page as reference_page
 from devd.daemon.metrics.text import Distribution, Metric, Page, labels, number
@@ -58,9 +60,14 @@ def parsed(text: str) -> Samples:
     return found
 
 
+def page(status: dict[str, Any], calls: RpcTimes | None = None) -> str:
+    """Return the page of a status."""
+    return asyncio.run(whole_page(status, calls or RpcTimes(), USE))
+
+
 def samples(status: dict[str, Any], calls: RpcTimes | None = None) -> Samples:
     """Return the samples of a status."""
-    return parsed(page(status, calls or RpcTimes(), USE))
+    return parsed(page(status, calls))
 
 
 def of(found: Samples, name: str, **values: str) -> float:
@@ -75,7 +82,7 @@ def names(found: Samples) -> set[str]:
 
 def test_every_metric_is_there_with_its_declared_type_and_labels() -> None:
     """A status with everything in it gives each metric of the catalogue, with the type and labels declared there."""
-    text = page(sample_status(), RpcTimes(), USE)
+    text = page(sample_status())
     families = {one.name: one for one in text_string_to_metric_families(text)}
     for metric in CATALOG:
         # The parser takes a counter's _total off its family's name.
@@ -271,6 +278,30 @@ def test_series_are_bounded() -> None:
     assert fixed <= 140
     assert series(10, 0) - fixed <= 15 * 10
     assert series(0, 10) - fixed <= 10 * 10
+
+
+def test_loop_gets_its_turns() -> None:
+    """While a page of many devices is printed, whoever else is on the loop goes on."""
+    groups = 5
+
+    async def scene() -> int:
+        turns, over = 0, False
+
+        async def other() -> None:
+            nonlocal turns
+            while not over:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(other())
+        devices = [sample.device(f"d{one}") for one in range(groups * DEVICES_A_TURN)]
+        text = await whole_page(tree(devices, []), RpcTimes(), USE)
+        over = True
+        await task
+        assert text.count("devd_device_healthy{") == len(devices)
+        return turns
+
+    assert asyncio.run(scene()) >= groups
 
 
 def test_own_process_is_read_truly() -> None:

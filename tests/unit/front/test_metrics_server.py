@@ -34,9 +34,10 @@ class World:
         self.error: Exception | None = None
         self.loop_errors: list[str] = []
 
-    def build(self) -> str:
+    async def build(self) -> str:
         """Return the page, or raise what the test planted."""
         self.built += 1
+        await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
         return self.page
@@ -350,7 +351,8 @@ def test_page_is_built_once_a_second() -> None:
 
     async def work(one: World) -> None:
         began_s = time.monotonic()
-        replies = [await ask(one, GET) for _ in range(50)]
+        replies = await asyncio.gather(*(ask(one, GET) for _ in range(MAX_CONNECTIONS // 2)))
+        replies += [await ask(one, GET) for _ in range(50)]
         took_s = time.monotonic() - began_s
         assert {reply.body for reply in replies} == {b"devd_up 1\n"}
         assert 1 <= one.built <= 1 + took_s / PAGE_KEPT_S
@@ -399,7 +401,7 @@ def test_taken_port_is_an_error_that_names_it() -> None:
         async with world() as one:
             taken = one.server.address
             with pytest.raises(StartupError, match=rf"metrics\.listen 127\.0\.0\.1:{taken.port}: .*in use.*another"):
-                await MetricsServer(taken, lambda: "").start()
+                await MetricsServer(taken, one.build).start()
 
     asyncio.run(scene())
 
@@ -408,7 +410,7 @@ def test_address_of_no_interface_is_an_error_that_names_it() -> None:
     """An address this machine has not is an error at the start."""
     far = ListenAddress("192.0.2.1", 9400)  # kept for documentation: nobody has it
     with pytest.raises(StartupError, match=r"metrics\.listen 192\.0\.2\.1:9400: "):
-        asyncio.run(MetricsServer(far, lambda: "").start())
+        asyncio.run(World(far, DEADLINE_S).server.start())
 
 
 @pytest.mark.parametrize(("host", "reached"), [("::1", ["::1"]), ("::", ["::1", "127.0.0.1"])])
@@ -450,6 +452,6 @@ def test_close_cuts_what_is_open_at_once() -> None:
 
 def test_close_without_a_start_is_fine() -> None:
     """A server that never listened closes, and its address is the one it was given."""
-    server = MetricsServer(ANY_PORT, lambda: "")
+    server = World(ANY_PORT, DEADLINE_S).server
     asyncio.run(server.close())
     assert server.address == ANY_PORT
