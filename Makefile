@@ -45,6 +45,7 @@ proto: $(STAMP)  ## regenerate proto/gen from the .proto files
 docs: $(STAMP)  ## regenerate the pages that are drawn from the code
 	$(BIN)/python -m devd.daemon.config.reference > docs/configuration.md
 	$(BIN)/python -m devd.daemon.lifecycle_page > docs/lifecycle.md
+	$(BIN)/python -m devd.daemon.metrics.reference > docs/metrics.md
 
 constraints: $(STAMP)  ## write down the versions that are installed now
 	{ echo '# The versions the tests run with. Written by "make constraints"; pip reads it with -c.'; \
