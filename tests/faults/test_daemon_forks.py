@@ -21,12 +21,12 @@ def copy_of_devd(where: Path) -> Path:
 
 
 def test_missing_program_file_costs_no_worker_that_runs() -> None:
-    """With the fork server's own file gone its death costs no worker; the error is told, and it is back with the file."""
+    """With the fork server's own file gone its death costs no worker; the error is told; both come back."""
 
     async def play(rig: Rig) -> None:
         await rig.end_daemon()
         install = copy_of_devd(rig.root / "install")
-        rig.environment = {"PYTHONPATH": str(install), "PYTHONDONTWRITEBYTECODE": "1"}
+        rig.environment = {"PYTHONPATH": str(install), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
         rig.start_daemon()
         await rig.healthy(SIM, 2)
         workers = [one["pid"] for one in rig.status()["devices"]]
