@@ -77,7 +77,10 @@ def run(options: RunOptions) -> int:
     config = overridden(config, options)
     try:
         with RuntimeLock(RuntimeLayout(options.runtime_dir)) as layout:
-            return asyncio.run(Daemon(config, options, layout, handler).run())
+            code = asyncio.run(Daemon(config, options, layout, handler).run())
+            # Whoever still hurries the end has it already.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            return code
     except (StartupError, EndpointError) as error:
         log.error("devd cannot start: %s", error)
         return EXIT_FAILED
