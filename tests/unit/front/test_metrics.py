@@ -309,17 +309,19 @@ def test_own_process_is_read_truly() -> None:
     reader, known = OwnProcess(), psutil.Process()
     before = reader.read()
     assert before.started_s == pytest.approx(known.create_time(), abs=2.0)
-    assert before.threads == known.num_threads()
+    assert before.threads == pytest.approx(known.num_threads(), abs=2)
     assert before.resident_bytes == pytest.approx(known.memory_info().rss, rel=0.2)
     assert before.virtual_bytes > before.resident_bytes
     assert before.cpu_s > 0
     assert before.max_fds >= before.open_fds
-    ends = os.pipe()
+    pipes = [os.pipe() for _ in range(50)]
     try:
-        # psutil counts the descriptor of its own listing.
-        assert reader.read().open_fds == before.open_fds + 2 == known.num_fds() - 1
+        # Some room: libraries of other tests in this process may still close theirs.
+        after = reader.read().open_fds
+        assert after - before.open_fds == pytest.approx(100, abs=10)
+        assert after == pytest.approx(known.num_fds(), abs=10)
     finally:
-        for end in ends:
+        for end in (end for pipe in pipes for end in pipe):
             os.close(end)
 
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from devd.daemon.config import ListenAddress
@@ -55,17 +56,17 @@ class Reply:
 @asynccontextmanager
 async def world(address: ListenAddress = ANY_PORT, within_s: float = DEADLINE_S) -> AsyncIterator[World]:
     """Serve; at the end nothing is left open, and nothing has reached the loop as an error."""
-    before = _descriptors()
     one = World(address, within_s)
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: one.loop_errors.append(str(context)))
     await one.server.start()
+    port = one.server.address.port
     try:
         yield one
     finally:
         await one.server.close()
     assert one.loop_errors == []
     assert one.server._tasks == set()
-    await eventually(lambda: _descriptors() == before, "all descriptors closed")
+    await eventually(lambda: _sockets(port) == [], "all sockets closed")
 
 
 def play(work: Callable[[World], Awaitable[None]], within_s: float = DEADLINE_S) -> None:
@@ -86,8 +87,11 @@ async def eventually(condition: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.005)
 
 
-def _descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+def _sockets(port: int) -> list[object]:
+    """Return this process's sockets with a port at either end, those of its clients too."""
+    found = psutil.Process().net_connections(kind="tcp")
+    # An end that is not connected is an empty tuple.
+    return [one for one in found if port in (*one.laddr[1:], *one.raddr[1:])]
 
 
 async def send(one: World, data: bytes, *, end: bool = False) -> bytes:
