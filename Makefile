@@ -9,7 +9,7 @@ DEMO_SECONDS ?= 60
 JOBS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check-types bench proto docs constraints clean
+.PHONY: help setup demo test lint check-types soak bench proto docs constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+soak: $(STAMP)  ## random faults for SOAK_MINUTES (3), then all has to be as it was
+	$(BIN)/python -m tests.soak
 
 bench: $(STAMP)  ## measure; prints a table and writes benchmarks/results/
 	$(BIN)/python -m benchmarks
