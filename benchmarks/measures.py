@@ -125,8 +125,7 @@ async def front_killed() -> list[Row]:
             family = [*rig.worker_pids()]
             began_s = time.monotonic()
             await rig.end_daemon(signal.SIGKILL)
-            while any(Path(f"/proc/{pid}").exists() for pid in family):
-                await asyncio.sleep(0.002)
+            await asyncio.to_thread(_wait_gone, family)
             gone_ms.append((time.monotonic() - began_s) * 1e3)
             rig.kubelet.cancel_streams()
             rig.start_daemon()
@@ -136,6 +135,11 @@ async def front_killed() -> list[Row]:
         (f"front killed, {DEVICES_KILLED} workers gone, worst", max(gone_ms), "ms"),
         (f"started after a kill, {DEVICES_KILLED} devices Healthy, worst", max(back_ms), "ms"),
     ]
+
+
+def _wait_gone(pids: list[int]) -> None:
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        time.sleep(0.002)
 
 
 async def flood_beside() -> list[Row]:
