@@ -1,12 +1,14 @@
 """``python -m tests.soak``: random faults for SOAK_MINUTES (3), then all has to be as it was. Exit 1 when it is not.
 
-SOAK_SEED repeats a soak's choices (its moments stay the machine's).
+SOAK_SEED repeats a soak's choices (its moments stay the machine's); SOAK_LOG names a directory that keeps logs,
+journals and state of one that failed.
 """
 
 import asyncio
 import contextlib
 import os
 import random
+import shutil
 import sys
 import time
 
@@ -76,7 +78,7 @@ async def settled(rig: Rig, chaos: Chaos, before: world.Stand) -> list[str]:
         await calm(rig)
         await until(lambda: small(rig) == parts(before), f"as before: {before}", CALM_WITHIN_S)
     except (AssertionError, TimeoutError) as error:
-        wrong.append(f"{error}; now {world.stand(rig)}")
+        wrong.append(f"{error}; now {world.stand(rig)}; {missing(rig)}")
     after = world.stand(rig)
     if after.resident_mib > before.resident_mib + GROWTH_MIB:
         wrong.append(f"the front grew from {before.resident_mib:.0f} to {after.resident_mib:.0f} MiB")
@@ -86,9 +88,24 @@ async def settled(rig: Rig, chaos: Chaos, before: world.Stand) -> list[str]:
     wrong += [f"journal: {counters['journal']}"] * bool(counters["journal"]["lost"])
     wrong += [f"state: {counters['state']}"] * bool(counters["state"]["error"])
     wrong += [f"the event loop stood still {counters['loop_blocks']} times"] * bool(counters["loop_blocks"])
+    if wrong and (log := os.environ.get("SOAK_LOG")):
+        shutil.copytree(rig.root, log, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock", "plugins", "run"))
     code, took_s = await rig.end_daemon()
     wrong += [f"devd ended with {code} after {took_s:.1f} s"] * (code != 0 or took_s > 5.0)
     return wrong
+
+
+def missing(rig: Rig) -> str:
+    """Return which devices are not there, and what discovery says."""
+    status = rig.status()
+    wells = [f"well-{number}" for number in range(world.WELL_COUNT)]
+    names = [*wells, *(f"sick-{number}" for number in range(len(world.SICKNESSES)))]
+    there = {one["id"] for one in status["devices"]}
+    files = sum(one["resource"] == world.FILES for one in status["devices"])
+    return (
+        f"not listed: {sorted(set(names) - there)} and {world.FILE_COUNT - files} files; "
+        f"discovery: {[one['discovery'] for one in status['resources']]}; {status['daemon']['config_error']}"
+    )
 
 
 def parts(stand: world.Stand) -> tuple[int, int, int, int]:
