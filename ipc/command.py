@@ -5,6 +5,7 @@ is one worker's alone by its ZAP domain, ``command:<device>`` (see ``devd.ipc.id
 takes one peer.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,12 +80,18 @@ class CommandClient:
         self.socket.sndhwm = QUEUE
         self.socket.rcvhwm = QUEUE
         self.socket.maxmsgsize = MAX_COMMAND_BYTES
+        # Writable only once the connection stands: see ``wait_connected``.
+        self.socket.immediate = 1
         self.socket.connect(endpoint)
+
+    def wait_connected(self, timeout_s: float) -> bool:
+        """Wait until the front has taken this process in; False when it did not within ``timeout_s``."""
+        return bool(self.socket.poll(math.ceil(timeout_s * 1000), zmq.POLLOUT))
 
     def send(self, message: Hello | ResetDone | Listing) -> bool:
         """Send a message; False when the front does not read and the queue is full, or the message is too large.
 
-        Never waits. A True means queued: before the connection stands, up to QUEUE messages are kept for it.
+        False as well before the connection stands. Never waits. A True means queued.
         """
         payload = codec.encode(message)
         if len(payload) > MAX_COMMAND_BYTES:

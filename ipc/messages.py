@@ -51,8 +51,9 @@ class WorkerSpec:
     """All a worker or scout is told at birth. It reads no configuration and no environment.
 
     ``probe`` and ``reset`` hold ``kind`` and that kind's parameters under the configuration's names, durations in
-    seconds; ``match`` is the resource's selector (scouts only). ``period_s`` is the pause between the end of one
-    probe (or scan) and the start of the next, ``timeout_s`` what one may take.
+    seconds; ``match`` is the resource's selector (scouts only); ``sandbox`` is what the operator widens and whether he
+    requires all of it, and the uid the front gives this device. ``period_s`` is the pause between the end of one probe
+    (or scan) and the start of the next, ``timeout_s`` what one may take.
     """
 
     role: Role
@@ -68,6 +69,7 @@ class WorkerSpec:
     reset: Mapping[str, object] | None = None
     match: Mapping[str, object] = field(default_factory=dict)
     target: Device | None = None
+    sandbox: Mapping[str, object] = field(default_factory=dict)
 
 
 # ---- worker -> front --------------------------------------------------------------------------------------------

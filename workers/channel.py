@@ -39,10 +39,15 @@ class Channel:
         """Return the command channel, for a poller."""
         return self._client
 
-    def greet(self, sandbox: Sandbox, pid: int) -> None:
-        """Wait until the front listens on the health bus, then say hello. Raises BusLostError when it does not."""
+    def wait_heard(self) -> None:
+        """Wait until the front listens on both connections. Raises BusLostError when it does not."""
         if not self._publisher.wait_subscribed(SUBSCRIBE_TIMEOUT_S):
             raise BusLostError(f"no answer on {self._spec.health_endpoint} within {SUBSCRIBE_TIMEOUT_S:g} s")
+        if not self._client.wait_connected(SUBSCRIBE_TIMEOUT_S):
+            raise BusLostError(f"no answer on {self._spec.command_endpoint} within {SUBSCRIBE_TIMEOUT_S:g} s")
+
+    def greet(self, sandbox: Sandbox, pid: int) -> None:
+        """Say hello."""
         self.send(Hello(self._spec.device, self._spec.incarnation, pid, sandbox))
 
     def publish(self, health: Health) -> None:

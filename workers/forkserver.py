@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, ProbeNow, Res
 from devd.workers import linux, main, scout
 from devd.workers.birth import Role, become
 from devd.workers.children import GROUP_POLL_S, Children
+from devd.workers.sandbox import seccomp
 
 MAX_PACKET_BYTES = 256 * 1024
 """Largest packet either side sends."""
@@ -165,6 +167,13 @@ def _reason(call: str, error: OSError) -> str:
 def _warm_up() -> None:
     """Do once what every child would do again: build the checks of the messages they take."""
     spec = WorkerSpec("worker", "", "", "", 0, "", "", 0.0, 0.0)
+    for groups in (frozenset[str](), frozenset({"exec"}), frozenset({"watch"})):
+        seccomp.prepare(groups)
+    # Later the files of modules that are loaded on first use may be out of reach: tracebacks load some.
+    try:
+        codec.decode(b"", Stop)
+    except ProtocolError:
+        traceback.format_exc()
     for message in (Fork(0, spec), ProbeNow(), Reset(0, 0.0), Stop()):
         codec.decode(codec.encode(message), type(message))
 

@@ -29,6 +29,22 @@ def prctl(option: int, value: int) -> None:
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
+def ask(option: int, value: int) -> int:
+    """Return what an attribute of this process is. Raises OSError."""
+    result: int = _prctl(option, value, 0, 0, 0)
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+    return result
+
+
+def prctl_pair(option: int, first: int, second: int) -> None:
+    """Make a prctl(2) call of two numbers. Raises OSError."""
+    if _prctl(option, first, second, 0, 0) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}, {first}): {os.strerror(number)}")
+
+
 def set_name(name: str) -> None:
     """Name this process for ps(1) and /proc, cut to ``COMM_CHARS``."""
     text = ctypes.create_string_buffer(name.encode("ascii", "replace")[:COMM_CHARS])

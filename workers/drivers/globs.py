@@ -92,6 +92,16 @@ def has_magic(part: str) -> bool:
     return any(sign in part for sign in "*?[")
 
 
+def fixed_part(pattern: str) -> str:
+    """Return the nearest directory there is now below which all matches of an absolute pattern lie."""
+    folder = Path("/")
+    for part in [one for one in pattern.split("/") if one][:-1]:
+        if has_magic(part) or not (folder / part).is_dir():
+            break
+        folder /= part
+    return str(folder)
+
+
 def matches(path: str, pattern: str) -> bool:
     """Return whether a path fits a pattern as a whole, component by component (``**`` as above)."""
     return _fits([one for one in path.split("/") if one], [one for one in pattern.split("/") if one])

@@ -12,6 +12,7 @@ from devd.workers.drivers.base import Found, device_id
 from devd.workers.errors import SpecError, explain
 from devd.workers.params import Params
 from devd.workers.probes.base import identity
+from devd.workers.sandbox.needs import PathNeed, SandboxNeeds
 
 _KINDS: tuple[tuple[int, str], ...] = (
     (stat.S_IFREG, "regular file"),
@@ -34,6 +35,9 @@ class NodeDriver:
             if not pattern.startswith("/"):
                 raise SpecError(f"match: {pattern!r} found, an absolute path is needed")
         self.what = self._patterns[0]
+        folders = dict.fromkeys(globs.fixed_part(one) for one in self._patterns)
+        paths = [PathNeed(folder, "r", vital=True) for folder in folders]
+        self.needs = SandboxNeeds((*paths, PathNeed(sysfs.ROOT, "r")), frozenset({"watch"}))
 
     def discover(self) -> Found:
         """Expand the globs in their order and look at each file."""

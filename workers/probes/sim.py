@@ -9,6 +9,7 @@ from devd.ipc.messages import WorkerSpec
 from devd.workers import sim
 from devd.workers.errors import ProbeError
 from devd.workers.probes.base import Call
+from devd.workers.sandbox.needs import NOTHING
 
 FLOOD_S = 1.0
 SLOW_FACTOR = 1.5
@@ -28,6 +29,7 @@ class SimProbe:
         self._started_s = time.monotonic()
         self.activity = f"probe {spec.device}"
         self._device = spec.device
+        self.needs = NOTHING
 
     def run(self, call: Call) -> str:
         """Do the present step's deed. Raises ProbeError, or does not return."""
