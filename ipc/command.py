@@ -72,16 +72,18 @@ class CommandServer:
 class CommandClient:
     """A worker's end. Put ``socket`` into a ``zmq.Poller`` for POLLIN, then ``receive`` until it returns None."""
 
-    def __init__(self, context: Context, endpoint: str) -> None:
-        """Connect to the front's ``ipc://`` endpoint; returns at once, whether or not anyone is there."""
+    def __init__(self, context: Context, endpoint: str, *, queue_early: bool = True) -> None:
+        """Connect to the front's ``ipc://`` endpoint; returns at once, whether or not anyone is there.
+
+        Without ``queue_early`` nothing is taken before the connection stands; ``wait_connected`` tells when it does.
+        """
         self.socket = context.socket(zmq.PAIR)
         self.socket.linger = 0
         self.socket.sndtimeo = 0
         self.socket.sndhwm = QUEUE
         self.socket.rcvhwm = QUEUE
         self.socket.maxmsgsize = MAX_COMMAND_BYTES
-        # Writable only once the connection stands: see ``wait_connected``.
-        self.socket.immediate = 1
+        self.socket.immediate = int(not queue_early)
         self.socket.connect(endpoint)
 
     def wait_connected(self, timeout_s: float) -> bool:
@@ -91,7 +93,7 @@ class CommandClient:
     def send(self, message: Hello | ResetDone | Listing) -> bool:
         """Send a message; False when the front does not read and the queue is full, or the message is too large.
 
-        False as well before the connection stands. Never waits. A True means queued.
+        Never waits. A True means queued: before the connection stands, up to QUEUE messages are kept for it, if any.
         """
         payload = codec.encode(message)
         if len(payload) > MAX_COMMAND_BYTES:

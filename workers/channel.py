@@ -28,7 +28,7 @@ class Channel:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._client = CommandClient(self._context, spec.command_endpoint)
+        self._client = CommandClient(self._context, spec.command_endpoint, queue_early=False)
         self._unsent: deque[Hello | ResetDone | Listing] = deque(maxlen=MAX_UNSENT)
         self._unpublished: Health | None = None
         self._spec = spec

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from devd.ipc.messages import Sandbox
 from devd.workers import linux
@@ -72,8 +72,11 @@ class Confinement:
         Landlock's rules hold for what lay at a path when the worker began: a node that was made anew is shut to it.
         """
         for need in self._needs.paths:
-            if need.vital and need.path in self._seen and self._seen[need.path] != landlock.lies_there_now(need):
-                return need.path
+            if not need.vital or need.path not in self._seen:
+                continue
+            with suppress(OSError):  # not to be told: then it is no matter of age
+                if landlock.lies_there(need) != self._seen[need.path]:
+                    return need.path
         return ""
 
     def _confine_paths(self) -> None:

@@ -17,6 +17,9 @@ FIRST_UID = 0x70000000
 UIDS = 0xF0000
 LAST_VALID_ID = 0xFFFFFFFE
 
+Wanted = tuple[PathNeed, int]
+"""A path, and the mode of access(2) in which it is needed."""
+
 _MODES = (("r", os.R_OK), ("w", os.W_OK), ("x", os.X_OK))
 
 
@@ -53,7 +56,7 @@ def plan(uid: int, paths: Iterable[PathNeed]) -> Identity:
     """
     if os.geteuid() != 0:
         raise OSError(errno.EPERM, "only root can give a worker a uid of its own")
-    wanted = [(need, mode) for need in paths if need.vital and (mode := _usable_mode(need))]
+    wanted = [(need, mode) for need in paths if need.vital and (mode := _usable_mode(need)) is not None]
     shut = _refused(uid, (), frozenset(), wanted)
     if not shut:
         return Identity(uid)
@@ -79,18 +82,18 @@ def become(identity: Identity) -> None:
     os.setresuid(identity.uid, identity.uid, identity.uid)
 
 
-def _usable_mode(need: PathNeed) -> int:
-    """Return what of a need root itself can do there: the rest is no matter of who one is."""
-    mode = 0
-    if landlock.lies_there_now(need) is None:
-        return mode
+def _usable_mode(need: PathNeed) -> int | None:
+    """Return what of a need root itself can do there (F_OK: look at it), None for nothing: that is no matter of who."""
+    if landlock.lies_there(need) is None:
+        return None
+    mode = os.F_OK
     for letter, bit in _MODES:
         if letter in need.rights and os.access(need.path, bit):
             mode |= bit
     return mode
 
 
-def _groups_of(shut: Iterable[tuple[PathNeed, int]]) -> tuple[int, ...]:
+def _groups_of(shut: Iterable[Wanted]) -> tuple[int, ...]:
     """Return the owning groups; root's is none to give away."""
     found = set()
     for need, _mode in shut:
@@ -101,23 +104,22 @@ def _groups_of(shut: Iterable[tuple[PathNeed, int]]) -> tuple[int, ...]:
     return tuple(sorted(found - {0}))
 
 
-def _refused(
-    uid: int, groups: tuple[int, ...], kept: frozenset[str], wanted: Iterable[tuple[PathNeed, int]]
-) -> list[tuple[PathNeed, int]]:
-    with _filesystem_identity(uid, groups):
+def _refused(uid: int, groups: tuple[int, ...], kept: frozenset[str], wanted: Iterable[Wanted]) -> list[Wanted]:
+    with _for_a_moment(uid, groups):
         capabilities.use(capabilities.mask_of(kept))
         return [(need, mode) for need, mode in wanted if not kernel.may(need.path, mode)]
 
 
 @contextmanager
-def _filesystem_identity(uid: int, groups: tuple[int, ...]) -> Iterator[None]:
-    """Check files as another user in this thread, for a moment."""
+def _for_a_moment(uid: int, groups: tuple[int, ...]) -> Iterator[None]:
+    """Be another user; the saved uid of root leads back. Not the filesystem uid alone: FUSE looks at the others."""
     before = os.getgroups()
     os.setgroups(groups)
-    kernel.set_filesystem_ids(uid, uid)
+    os.setresgid(uid, uid, 0)
+    os.setresuid(uid, uid, 0)
     try:
         yield
     finally:
-        capabilities.use(capabilities.held())
-        kernel.set_filesystem_ids(os.geteuid(), os.getegid())
+        os.setresuid(0, 0, 0)  # gives the capabilities back as well
+        os.setresgid(0, 0, 0)
         os.setgroups(before)

@@ -11,7 +11,6 @@ _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 MACHINE = this_machine()
 _AT_FDCWD, _AT_EACCESS = -100, 0x200
-_WORD = 0xFFFFFFFF
 
 
 def call(name: str, *arguments: int) -> int:
@@ -26,22 +25,10 @@ def call(name: str, *arguments: int) -> int:
     return result
 
 
-def set_filesystem_ids(uid: int, gid: int) -> None:
-    """Check files as another user from now on, in this thread alone (setfsuid(2), setfsgid(2)).
-
-    Unlike the other ids these change for the calling thread only, also through the C library. Raises OSError.
-    """
-    for change, wanted in ((_libc.setfsgid, gid), (_libc.setfsuid, uid)):
-        change(ctypes.c_uint(wanted))
-        # It tells of no error; asked for an id that cannot be, it returns the present one.
-        if change(ctypes.c_int(-1)) & _WORD != wanted:
-            raise OSError(errno.EINVAL, f"id {wanted} is not to be had in this user namespace")
-
-
 def may(path: str, mode: int) -> bool:
-    """Return whether this thread may use a path (modes of access(2)), by its filesystem ids and capabilities.
+    """Return whether this thread may use a path (modes of access(2)), by its effective ids and capabilities.
 
-    The C library of older systems answers this for the real ids. Raises OSError: ENOSYS before Linux 5.8.
+    Older C libraries answer this by themselves, from the file's mode alone. Raises OSError: ENOSYS before Linux 5.8.
     """
     name = ctypes.create_string_buffer(os.fsencode(path))
     try:

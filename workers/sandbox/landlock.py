@@ -79,11 +79,11 @@ def restrict(paths: Iterable[PathNeed], version: int, *, tcp: bool) -> Seen:
     return seen
 
 
-def lies_there_now(need: PathNeed) -> tuple[int, int] | None:
-    """Return what ``restrict`` would have seen, now."""
+def lies_there(need: PathNeed) -> tuple[int, int] | None:
+    """Return what ``restrict`` would see now: (st_dev, st_ino), or None. Raises OSError when it cannot be told."""
     try:
         status = os.stat(need.path)  # noqa: PTH116 - text paths throughout
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return None if _is_another(need, status) else (status.st_dev, status.st_ino)
 
@@ -123,6 +123,8 @@ def _allow(ruleset: int, need: PathNeed, handled: int) -> tuple[int, int] | None
         rights &= handled
         if not stat.S_ISDIR(status.st_mode):
             rights &= _FILE_RIGHTS
+        if not rights:
+            return status.st_dev, status.st_ino
         rule = _RULE.pack(rights, fd)
         text = ctypes.create_string_buffer(rule, len(rule))
         try:
