@@ -25,7 +25,7 @@ from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, ProbeNow, Res
 from devd.workers import linux, main, scout
 from devd.workers.birth import Role, become
 from devd.workers.children import GROUP_POLL_S, Children
-from devd.workers.sandbox import seccomp
+from devd.workers.sandbox import capabilities, seccomp
 
 MAX_PACKET_BYTES = 256 * 1024
 """Largest packet either side sends."""
@@ -167,6 +167,7 @@ def _reason(call: str, error: OSError) -> str:
 def _warm_up() -> None:
     """Do once what every child would do again: build the checks of the messages they take."""
     spec = WorkerSpec("worker", "", "", "", 0, "", "", 0.0, 0.0)
+    capabilities.prepare()
     for groups in (frozenset[str](), frozenset({"exec"}), frozenset({"watch"})):
         seccomp.prepare(groups)
     # Later the files of modules that are loaded on first use may be out of reach: tracebacks load some.

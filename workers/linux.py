@@ -29,15 +29,6 @@ def prctl(option: int, value: int) -> None:
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
-def ask(option: int, value: int) -> int:
-    """Return what an attribute of this process is. Raises OSError."""
-    result: int = _prctl(option, value, 0, 0, 0)
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
-    return result
-
-
 def prctl_pair(option: int, first: int, second: int) -> None:
     """Make a prctl(2) call of two numbers. Raises OSError."""
     if _prctl(option, first, second, 0, 0) < 0:

@@ -3,6 +3,7 @@
 import ctypes
 import struct
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from devd.workers import linux
@@ -20,9 +21,14 @@ CAPABILITIES: dict[str, int] = {name: number for number, name in enumerate(_NAME
 
 _VERSION_3 = 0x20080522
 _DATA = struct.Struct("=6I")
-_PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
+_PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT, _AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 47, 2, 4
 _WORD = 0xFFFFFFFF
+
+
+def prepare() -> None:
+    """Do what need not be done again in each process."""
+    _last()
 
 
 def mask_of(names: Iterable[str]) -> int:
@@ -44,7 +50,7 @@ def use(mask: int) -> None:
 def drop_bounding(kept: int) -> None:
     """Take all but ``kept`` out of the bounding set: no file's capabilities can give them back. Raises OSError."""
     for number in range(_last() + 1):
-        if not kept >> number & 1 and linux.ask(_PR_CAPBSET_READ, number) == 1:
+        if not kept >> number & 1:
             linux.prctl(_PR_CAPBSET_DROP, number)
 
 
@@ -59,8 +65,9 @@ def keep_only(kept: int, *, for_commands: bool) -> None:
                 linux.prctl_pair(_PR_CAP_AMBIENT, _AMBIENT_RAISE, number)
 
 
+@cache
 def _last() -> int:
-    """Return the highest capability the kernel knows."""
+    """Return the highest capability the kernel knows; asked once, before the file is out of reach."""
     try:
         return int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii"))
     except OSError:

@@ -1,7 +1,7 @@
 """Files that are no device and no secret: what programs need to run at all."""
 
+import os
 import sys
-import sysconfig
 from pathlib import Path
 
 from devd.workers.sandbox.needs import PathNeed
@@ -25,9 +25,13 @@ PSEUDO_DEVICES = (
 )
 
 
+_STANDARD_LIBRARY = str(Path(os.__file__).parent)
+_OWN_CODE = str(Path(__file__).resolve().parents[2])
+
+
 def python_runtime(rights: str) -> tuple[PathNeed, ...]:
     """Return the interpreter's own files: a module that is loaded late, the source lines of a traceback."""
-    folders = [sysconfig.get_path("stdlib"), str(Path(__file__).resolve().parents[2])]
+    folders = [_STANDARD_LIBRARY, _OWN_CODE]
     if "x" in rights:
         folders += [sys.base_prefix, sys.prefix]
     return tuple(PathNeed(folder, rights) for folder in dict.fromkeys(folders))
