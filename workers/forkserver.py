@@ -7,6 +7,7 @@ One thread, no ZeroMQ context, no device: what is imported here is what a worker
 When the front closes the socket, every child is killed and this process ends.
 """
 
+import codecs
 import errno
 import gc
 import os
@@ -170,7 +171,9 @@ def _warm_up() -> None:
     capabilities.prepare()
     for groups in (frozenset[str](), frozenset({"exec"}), frozenset({"watch"})):
         seccomp.prepare(groups)
-    # Later the files of modules that are loaded on first use may be out of reach: tracebacks load some.
+    # Later the files of modules that are loaded on first use may be out of reach: codecs and tracebacks load some.
+    for name in ("ascii", "latin-1"):
+        codecs.lookup(name)
     try:
         codec.decode(b"", Stop)
     except ProtocolError:

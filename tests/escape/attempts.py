@@ -16,6 +16,8 @@ from pathlib import Path
 from devd.workers.sandbox.needs import SandboxNeeds
 
 MIB = 1 << 20
+OTHER_NODE = "/dev/ptmx"
+"""A node that every uid may open, on every system."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _PTRACE_SEIZE = 0x4206
 _CLONE_NEWUSER = 0x10000000
@@ -60,6 +62,8 @@ class Attempt:
 
     inside: Callable[[Scene], object]
     outside: Callable[[Scene], object] = lambda _scene: None
+    leaves: bool = False
+    """Whether the process becomes another program when it works."""
 
 
 def _checked(result: int) -> int:
@@ -79,6 +83,10 @@ def _read(path: Path | str) -> None:
         os.read(fd, 1)
     finally:
         os.close(fd)
+
+
+def _open(path: Path | str) -> None:
+    os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY))
 
 
 def _write_new(scene: Scene) -> None:
@@ -165,7 +173,7 @@ def _mknod(scene: Scene) -> None:
 
 def _swap_link(scene: Scene) -> None:
     scene.path("own").unlink()
-    scene.path("own").symlink_to("/dev/zero")
+    scene.path("own").symlink_to(OTHER_NODE)
 
 
 def _driver_ioctl(_scene: Scene) -> None:
@@ -177,15 +185,18 @@ def _driver_ioctl(_scene: Scene) -> None:
 
 
 def _raise_limit(_scene: Scene) -> None:
+    """Raise the hard limit, by the call itself: Python hides its errno."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard + 1, hard + 1))
+    limits = (ctypes.c_uint64 * 2)(hard + 1, hard + 1)
+    _checked(_libc.prlimit64(0, resource.RLIMIT_NOFILE, limits, None))
 
 
 ATTEMPTS: dict[str, Attempt] = {
     "own_node": Attempt(lambda scene: _read(scene.path("own"))),
     "read_shadow": Attempt(lambda _scene: _read("/etc/shadow")),
     "read_secret": Attempt(lambda scene: _read(scene.path("secret"))),
-    "read_other_node": Attempt(lambda _scene: _read("/dev/zero")),
+    "open_other_node": Attempt(lambda _scene: _open(OTHER_NODE)),
+    "look_at_private": Attempt(lambda scene: scene.path("secret").stat()),
     "write_new_file": Attempt(_write_new),
     "tcp": Attempt(lambda scene: _connect(socket.AF_INET, socket.SOCK_STREAM, _port(scene, "tcp"))),
     "udp": Attempt(lambda scene: _connect(socket.AF_INET, socket.SOCK_DGRAM, _port(scene, "udp"))),
@@ -207,7 +218,7 @@ ATTEMPTS: dict[str, Attempt] = {
     ),
     "fork": Attempt(_one_process),
     "fork_many": Attempt(_many_processes),
-    "exec_shell": Attempt(lambda _scene: os.execv("/bin/sh", ["sh", "-c", "exit 0"])),  # noqa: S606 - no shell is the point
+    "exec_shell": Attempt(lambda _scene: os.execv("/bin/sh", ["sh", "-c", "exit 0"]), leaves=True),  # noqa: S606 - the point
     "mount": Attempt(_mount),
     "user_namespace": Attempt(lambda _scene: _checked(_libc.unshare(_CLONE_NEWUSER))),
     "load_module": Attempt(lambda _scene: _call("finit_module", -1, 0, 0)),
@@ -219,7 +230,7 @@ ATTEMPTS: dict[str, Attempt] = {
     "allocate_shared": Attempt(lambda scene: _allocate(scene.needs.memory_bytes + 1024 * MIB, mmap.MAP_SHARED)),
     "make_setuid": Attempt(lambda scene: os.chmod(scene.path("setuid"), 0o4755)),  # noqa: PTH101, S103 - the point
     "mknod": Attempt(_mknod),
-    "link_swapped": Attempt(lambda scene: _read(scene.path("own")), _swap_link),
+    "link_swapped": Attempt(lambda scene: _open(scene.path("own")), _swap_link),
     "driver_ioctl": Attempt(_driver_ioctl),
     "set_uid_back": Attempt(lambda _scene: os.setuid(0)),
 }

@@ -37,9 +37,10 @@ NOT_EVEN_WITHOUT = {"EPERM", "EACCES"}
 ROOTS_LAYERS = {"identity", "capabilities", "network_namespace", "process_limit"}
 """Layers that only root can put on (or that take what only root has)."""
 
+# With a uid of its own the worker cannot even reach the test's directory, which is root's: hence some EACCES.
 EVERYBODY = [
     Case("read_secret", "EACCES", {"landlock": "EACCES", "identity": "EACCES"}),
-    Case("read_other_node", "EACCES", {"landlock": "EACCES"}),
+    Case("open_other_node", "EACCES", {"landlock": "EACCES"}),
     Case("write_new_file", "EACCES", {"landlock": "EACCES", "limits": "EFBIG"}),
     Case("tcp", "EPERM", {"seccomp": "EPERM", "landlock": "EACCES", "network_namespace": "ENETUNREACH"}),
     Case("udp", "EPERM", {"seccomp": "EPERM", "network_namespace": "ENETUNREACH"}),
@@ -54,6 +55,7 @@ EVERYBODY = [
     Case("read_memory_of_sibling", "EPERM", {"seccomp": "EPERM", "landlock": "EPERM", "identity": "EPERM"}),
     Case("environ_of_sibling", "EACCES", {"landlock": "EACCES", "identity": "EACCES"}),
     Case("descriptor_of_sibling", "EPERM", {"seccomp": "EPERM", "landlock": "EPERM", "identity": "EPERM"}),
+    Case("look_at_private", "EACCES", {"identity": "EACCES"}),
     Case("starve_sibling", "EPERM", {"seccomp": "EPERM", "identity": "EPERM"}),
     Case("fork", "EPERM", {"seccomp": "EPERM"}),
     Case("exec_shell", "EPERM", {"seccomp": "EPERM", "landlock": "EACCES"}),
@@ -62,17 +64,17 @@ EVERYBODY = [
     Case("fill_disk", "EFBIG", {"limits": "EFBIG"}),
     Case("allocate_private", "ENOMEM", {"limits": "ENOMEM"}),
     Case("allocate_shared", "ENOMEM", {"limits": "ENOMEM"}),
-    Case("make_setuid", "EPERM", {"seccomp": "EPERM", "identity": "EPERM"}),
+    Case("make_setuid", "EPERM", {"seccomp": "EPERM", "identity": "EACCES"}),
     Case("link_swapped", "EACCES", {"landlock": "EACCES"}),
     Case("driver_ioctl", "EPERM", {"seccomp": "EPERM", "landlock": "EACCES"}, without="ENOTTY"),
 ]
 ROOTS = [
     Case("read_shadow", "EACCES", {"landlock": "EACCES", "identity": "EACCES"}),
-    Case("mount", "EPERM", {"seccomp": "EPERM", "landlock": "EPERM", "capabilities": "EPERM", "identity": "EPERM"}),
+    Case("mount", "EPERM", {"seccomp": "EPERM", "landlock": "EPERM", "capabilities": "EPERM", "identity": "EACCES"}),
     Case("load_module", "EPERM", {"seccomp": "EPERM", "capabilities": "EPERM"}, without="EBADF"),
     Case("bpf", "EPERM", {"seccomp": "EPERM"}, without="EINVAL"),
     Case("raise_limit", "EPERM", {"seccomp": "EPERM", "capabilities": "EPERM", "identity": "EPERM"}),
-    Case("mknod", "EPERM", {"seccomp": "EPERM", "landlock": "EACCES", "capabilities": "EPERM", "identity": "EPERM"}),
+    Case("mknod", "EPERM", {"seccomp": "EPERM", "landlock": "EACCES", "capabilities": "EPERM", "identity": "EACCES"}),
     Case("set_uid_back", "EPERM", {"seccomp": "EPERM", "identity": "EPERM"}),
 ]
 COMMANDS = [
@@ -84,10 +86,12 @@ COMMANDS = [
     Case("signal_parent", "EPERM", {"landlock": "EPERM", "identity": "EPERM"}, kind="exec"),
     Case("signal_sibling", "EPERM", {"landlock": "EPERM", "identity": "EPERM"}, kind="exec"),
     Case("memory_of_sibling", "EACCES", {"landlock": "EACCES", "identity": "EACCES"}, kind="exec"),
-    Case("environ_of_sibling", "EACCES", {"landlock": "EACCES", "identity": "EACCES"}, kind="exec"),
+    # Landlock alone does not stop CAP_PERFMON here, which root has and a worker has not.
+    Case("environ_of_sibling", "EACCES", {"identity": "EACCES"}, kind="exec"),
+    Case("open_other_node", "EACCES", {"landlock": "EACCES"}, kind="exec"),
     Case("ptrace_sibling", "EPERM", {"seccomp": "EPERM", "landlock": "EPERM"}, kind="exec"),
     Case("user_namespace", "EPERM", {"seccomp": "EPERM"}, kind="exec"),
-    Case("make_setuid", "EPERM", {"seccomp": "EPERM", "identity": "EPERM"}, kind="exec"),
+    Case("make_setuid", "EPERM", {"seccomp": "EPERM", "identity": "EACCES"}, kind="exec"),
     Case("fill_disk", "EFBIG", {"limits": "EFBIG"}, kind="exec"),
     Case("allocate_private", "ENOMEM", {"limits": "ENOMEM"}, kind="exec"),
     Case("link_swapped", "EACCES", {"landlock": "EACCES"}, kind="exec"),
@@ -149,8 +153,11 @@ def _found(case: Case, arguments: dict[str, str], layers: list[str], prefix: lis
 def _check(case: Case, arguments: dict[str, str], layers: dict[str, str], prefix: list[str]) -> None:
     found = _found(case, arguments, list(layers), prefix)
     control = found.pop("nothing")
-    if control in NOT_EVEN_WITHOUT or (control == "ENOSYS" and case.without):
+    if control in NOT_EVEN_WITHOUT:
         pytest.skip(f"refused here even without a sandbox: {control}")
+    if control == "ENOSYS":  # a kernel built without it: no layer but the filter comes before that answer
+        assert found["full"] == case.full
+        return
     assert control == case.without
     assert found == {"full": case.full, **layers}
 
@@ -188,6 +195,8 @@ def test_worker_of_an_ordinary_user_does_not_get_out(case: Case, scene: dict[str
         for path in (folder, *folder.iterdir()):
             os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     layers = {name: code for name, code in case.layers.items() if name not in ROOTS_LAYERS}
+    if not layers:
+        pytest.skip("only a uid of its own stops this")
     _check(case, scene, layers, prefix)
 
 

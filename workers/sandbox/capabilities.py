@@ -69,7 +69,7 @@ def keep_only(kept: int, *, for_commands: bool) -> None:
 def _last() -> int:
     """Return the highest capability the kernel knows; asked once, before the file is out of reach."""
     try:
-        return int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii"))
+        return int(Path("/proc/sys/kernel/cap_last_cap").read_bytes())
     except OSError:
         return max(CAPABILITIES.values())
 

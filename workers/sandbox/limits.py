@@ -69,9 +69,9 @@ def leave_network() -> None:
 def join_cgroup(folder: str, needs: SandboxNeeds) -> None:
     """Bound memory and processes by a cgroup (version 2) that the front made for this worker alone. Raises OSError."""
     group = Path(folder)
-    (group / "memory.max").write_text(str(needs.memory_bytes), encoding="ascii")
-    (group / "pids.max").write_text(str(needs.processes), encoding="ascii")
-    (group / "cgroup.procs").write_text("0", encoding="ascii")
+    (group / "memory.max").write_bytes(str(needs.memory_bytes).encode())
+    (group / "pids.max").write_bytes(str(needs.processes).encode())
+    (group / "cgroup.procs").write_bytes(b"0")
 
 
 def _lower(which: int, most: int) -> None:
