@@ -16,6 +16,7 @@ from pathlib import Path
 from devd.workers.sandbox.needs import SandboxNeeds
 
 MIB = 1 << 20
+CORE_BYTES = 4096
 OTHER_NODE = "/dev/ptmx"
 """A node that every uid may open, on every system."""
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,6 +44,7 @@ class Scene:
 
     def prepare(self) -> None:
         """Open, before the sandbox, what the worker is to have open."""
+        resource.setrlimit(resource.RLIMIT_CORE, (CORE_BYTES, 2 * CORE_BYTES))
         self.open_file = os.open(self.path("disk"), os.O_RDWR | os.O_CREAT)
 
     def reset(self) -> None:
@@ -185,10 +187,9 @@ def _driver_ioctl(_scene: Scene) -> None:
 
 
 def _raise_limit(_scene: Scene) -> None:
-    """Raise the hard limit, by the call itself: Python hides its errno."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limits = (ctypes.c_uint64 * 2)(hard + 1, hard + 1)
-    _checked(_libc.prlimit64(0, resource.RLIMIT_NOFILE, limits, None))
+    """Raise the soft limit, which anyone may, by the call itself: Python hides its errno."""
+    limits = (ctypes.c_uint64 * 2)(2 * CORE_BYTES, 2 * CORE_BYTES)
+    _checked(_libc.prlimit64(0, resource.RLIMIT_CORE, limits, None))
 
 
 ATTEMPTS: dict[str, Attempt] = {

@@ -100,10 +100,10 @@ def _victim() -> int:
     return pid
 
 
-def _try(attempt: str, mode: str, arguments: dict[str, str], kind: str) -> str:
+def _try(attempt: str, mode: str, arguments: dict[str, str], kind: str, own: str) -> str:
     """Return the errno's name of one attempt in one mode, "" for success."""
     victim = _victim()
-    scene = Scene(arguments, needs_of(kind, arguments["own"]), os.getpid(), victim)
+    scene = Scene(arguments, needs_of(kind, arguments[own]), os.getpid(), victim)
     scene.reset()
     ready_read, ready_write = os.pipe()
     go_read, go_write = os.pipe()
@@ -138,7 +138,7 @@ def main() -> None:
     if request["drop"]:  # they were needed to read this code
         capabilities.keep_only(0, for_commands=False)
     found = {
-        mode: _try(request["attempt"], mode, request["arguments"], request["kind"])
+        mode: _try(request["attempt"], mode, request["arguments"], request["kind"], request["own"])
         for mode in ("nothing", "full", *request["layers"])
     }
     json.dump(found, sys.stdout)

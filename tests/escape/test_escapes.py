@@ -30,6 +30,8 @@ class Case:
     layers: dict[str, str]
     without: str = ""
     kind: str = "open"
+    own: str = "own"
+    """The name of the worker's own path: ``hidden`` lies where only root gets, so that a capability is kept for it."""
 
 
 NOT_EVEN_WITHOUT = {"EPERM", "EACCES"}
@@ -37,11 +39,10 @@ NOT_EVEN_WITHOUT = {"EPERM", "EACCES"}
 ROOTS_LAYERS = {"identity", "capabilities", "network_namespace", "process_limit"}
 """Layers that only root can put on (or that take what only root has)."""
 
-# With a uid of its own the worker cannot even reach the test's directory, which is root's: hence some EACCES.
 EVERYBODY = [
     Case("read_secret", "EACCES", {"landlock": "EACCES", "identity": "EACCES"}),
     Case("open_other_node", "EACCES", {"landlock": "EACCES"}),
-    Case("write_new_file", "EACCES", {"landlock": "EACCES", "limits": "EFBIG"}),
+    Case("write_new_file", "EACCES", {"landlock": "EACCES", "limits": "EFBIG", "identity": "EACCES"}),
     Case("tcp", "EPERM", {"seccomp": "EPERM", "landlock": "EACCES", "network_namespace": "ENETUNREACH"}),
     Case("udp", "EPERM", {"seccomp": "EPERM", "network_namespace": "ENETUNREACH"}),
     Case("unix_socket", "EPERM", {"seccomp": "EPERM", "identity": "EACCES"}),
@@ -64,18 +65,30 @@ EVERYBODY = [
     Case("fill_disk", "EFBIG", {"limits": "EFBIG"}),
     Case("allocate_private", "ENOMEM", {"limits": "ENOMEM"}),
     Case("allocate_shared", "ENOMEM", {"limits": "ENOMEM"}),
-    Case("make_setuid", "EPERM", {"seccomp": "EPERM", "identity": "EACCES"}),
+    Case("raise_limit", "EPERM", {"seccomp": "EPERM"}),
+    Case("make_setuid", "EPERM", {"seccomp": "EPERM", "identity": "EPERM"}),
     Case("link_swapped", "EACCES", {"landlock": "EACCES"}),
     Case("driver_ioctl", "EPERM", {"seccomp": "EPERM", "landlock": "EACCES"}, without="ENOTTY"),
 ]
 ROOTS = [
     Case("read_shadow", "EACCES", {"landlock": "EACCES", "identity": "EACCES"}),
-    Case("mount", "EPERM", {"seccomp": "EPERM", "landlock": "EPERM", "capabilities": "EPERM", "identity": "EACCES"}),
+    Case("mount", "EPERM", {"seccomp": "EPERM", "landlock": "EPERM", "capabilities": "EPERM", "identity": "EPERM"}),
     Case("load_module", "EPERM", {"seccomp": "EPERM", "capabilities": "EPERM"}, without="EBADF"),
     Case("bpf", "EPERM", {"seccomp": "EPERM"}, without="EINVAL"),
-    Case("raise_limit", "EPERM", {"seccomp": "EPERM", "capabilities": "EPERM", "identity": "EPERM"}),
     Case("mknod", "EPERM", {"seccomp": "EPERM", "landlock": "EACCES", "capabilities": "EPERM", "identity": "EACCES"}),
     Case("set_uid_back", "EPERM", {"seccomp": "EPERM", "identity": "EPERM"}),
+]
+KEEPS_A_CAPABILITY = [
+    Case("read_shadow", "EACCES", {"landlock": "EACCES"}, own="hidden"),
+    Case("read_secret", "EACCES", {"landlock": "EACCES"}, own="hidden"),
+    Case("write_new_file", "EACCES", {"landlock": "EACCES"}, own="hidden"),
+    Case("unix_socket", "EPERM", {"seccomp": "EPERM"}, own="hidden"),
+    Case("signal_parent", "EPERM", {"seccomp": "EPERM"}, own="hidden"),
+    Case("memory_of_parent", "EACCES", {"landlock": "EACCES"}, own="hidden"),
+    Case("make_setuid", "EPERM", {"seccomp": "EPERM"}, own="hidden"),
+    Case("mknod", "EPERM", {"seccomp": "EPERM", "landlock": "EACCES"}, own="hidden"),
+    Case("read_secret", "EACCES", {"landlock": "EACCES"}, kind="exec", own="hidden"),
+    Case("unix_socket", "EPERM", {"seccomp": "EPERM"}, kind="exec", own="hidden"),
 ]
 COMMANDS = [
     Case("read_secret", "EACCES", {"landlock": "EACCES"}, kind="exec"),
@@ -91,7 +104,7 @@ COMMANDS = [
     Case("open_other_node", "EACCES", {"landlock": "EACCES"}, kind="exec"),
     Case("ptrace_sibling", "EPERM", {"seccomp": "EPERM", "landlock": "EPERM"}, kind="exec"),
     Case("user_namespace", "EPERM", {"seccomp": "EPERM"}, kind="exec"),
-    Case("make_setuid", "EPERM", {"seccomp": "EPERM", "identity": "EACCES"}, kind="exec"),
+    Case("make_setuid", "EPERM", {"seccomp": "EPERM", "identity": "EPERM"}, kind="exec"),
     Case("fill_disk", "EFBIG", {"limits": "EFBIG"}, kind="exec"),
     Case("allocate_private", "ENOMEM", {"limits": "ENOMEM"}, kind="exec"),
     Case("link_swapped", "EACCES", {"landlock": "EACCES"}, kind="exec"),
@@ -106,8 +119,13 @@ ROOTS_COMMANDS = [
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Make what the attempts reach for: files, sockets that listen, a link to the worker's own node."""
-    paths = {name: tmp_path / name for name in ("new", "node", "own", "disk", "setuid", "secret", "folder", "socket")}
-    paths["folder"].mkdir()
+    paths = {name: tmp_path / name for name in ("new", "node", "own", "disk", "setuid", "folder", "socket")}
+    tmp_path.chmod(0o711)
+    private = tmp_path / "private"
+    for folder in (paths["folder"], private):
+        folder.mkdir(mode=0o700)
+    paths |= {name: private / name for name in ("secret", "hidden")}
+    paths["hidden"].symlink_to("/dev/null")
     paths["own"].symlink_to("/dev/null")
     for name in ("disk", "setuid", "secret"):
         paths[name].write_text("x")
@@ -135,7 +153,7 @@ def scene(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def _found(case: Case, arguments: dict[str, str], layers: list[str], prefix: list[str]) -> dict[str, str]:
     """Return what each mode of an attempt came to."""
-    request = {"attempt": case.attempt, "arguments": arguments, "kind": case.kind, "layers": layers}
+    request = {"attempt": case.attempt, "arguments": arguments, "kind": case.kind, "own": case.own, "layers": layers}
     done = subprocess.run(
         [*prefix, sys.executable, "-m", "tests.escape.inside"],
         input=json.dumps(request | {"drop": bool(prefix)}),
@@ -163,7 +181,7 @@ def _check(case: Case, arguments: dict[str, str], layers: dict[str, str], prefix
 
 
 def _name(case: Case) -> str:
-    return f"{case.kind}-{case.attempt}"
+    return f"{case.kind}-{case.attempt}-{case.own}"
 
 
 def _needs_landlock() -> None:
@@ -177,7 +195,7 @@ def _needs_landlock() -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(not IS_ROOT, reason="puts on layers that only root can")
-@pytest.mark.parametrize("case", [*EVERYBODY, *ROOTS, *COMMANDS, *ROOTS_COMMANDS], ids=_name)
+@pytest.mark.parametrize("case", [*EVERYBODY, *ROOTS, *COMMANDS, *ROOTS_COMMANDS, *KEEPS_A_CAPABILITY], ids=_name)
 def test_worker_of_roots_does_not_get_out(case: Case, scene: dict[str, str]) -> None:
     """Under root every attempt works without the sandbox, and is refused in it and behind each layer that counts."""
     _needs_landlock()
@@ -192,7 +210,7 @@ def test_worker_of_an_ordinary_user_does_not_get_out(case: Case, scene: dict[str
     if IS_ROOT:
         prefix = unprivileged()
         folder = Path(scene["own"]).parent
-        for path in (folder, *folder.iterdir()):
+        for path in (folder, *folder.rglob("*")):
             os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     layers = {name: code for name, code in case.layers.items() if name not in ROOTS_LAYERS}
     if not layers:
