@@ -6,11 +6,11 @@ arguments and lets those through without running the program at all (since Linux
 
 import errno
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from devd.workers.sandbox.numbers import LAST_KNOWN, Machine
-from devd.workers.sandbox.syscalls import BASE, GROUPS, OWN_PID, Argument, Group
+from devd.workers.sandbox.syscalls import BASE, GROUPS, OWN_PID, OWN_POLICY, Argument, Group
 
 # linux/bpf_common.h and linux/seccomp.h
 _LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
@@ -28,8 +28,8 @@ _X32_BIT = 0x40000000
 INSTRUCTION = struct.Struct("=HBBI")
 
 
-def program(machine: Machine, groups: frozenset[str], pid: int) -> bytes:
-    """Return the program for a worker that declares these groups."""
+def program(machine: Machine, groups: frozenset[str], pid: int, policy: int) -> bytes:
+    """Return the program for a worker that declares these groups, with this pid and scheduling policy."""
     head = b"".join(
         (
             _op(_LOAD, _ARCH_AT),
@@ -40,7 +40,7 @@ def program(machine: Machine, groups: frozenset[str], pid: int) -> bytes:
             _op(_RETURN, KILL_PROCESS),
         )
     )
-    return head + _ruled(machine, groups, pid) + _plain(machine, groups)
+    return head + _ruled(machine, groups, {OWN_PID: pid, OWN_POLICY: policy}) + _plain(machine, groups)
 
 
 def _chosen(groups: frozenset[str]) -> list[Group]:
@@ -51,7 +51,7 @@ def _plain_calls(groups: frozenset[str]) -> set[str]:
     return {call for group in _chosen(groups) for call in group.calls}
 
 
-def _ruled(machine: Machine, groups: frozenset[str], pid: int) -> bytes:
+def _ruled(machine: Machine, groups: frozenset[str], own: Mapping[int, int]) -> bytes:
     """Return the part for calls whose arguments matter; each block is skipped when the number is another."""
     plain = _plain_calls(groups)
     rules: dict[str, list[tuple[Argument, ...]]] = {}
@@ -64,23 +64,23 @@ def _ruled(machine: Machine, groups: frozenset[str], pid: int) -> bytes:
         number = machine.number(call)
         if number is None:
             continue
-        block = b"".join(_alternative(tests, pid) for tests in alternatives) + _op(_RETURN, REFUSE)
+        block = b"".join(_alternative(tests, own) for tests in alternatives) + _op(_RETURN, REFUSE)
         code += _op(_JUMP_EQUAL, number, 0, _count(block)) + block
     return code
 
 
-def _alternative(tests: Iterable[Argument], pid: int) -> bytes:
+def _alternative(tests: Iterable[Argument], own: Mapping[int, int]) -> bytes:
     """Return code that allows the call when all tests hold, else goes on behind itself."""
-    words = [word for test in tests for word in _words_of(test, pid)]
+    words = [word for test in tests for word in _words_of(test, own)]
     code = _op(_RETURN, ALLOW)
     for offset, mask, value in reversed(words):
         code = _op(_LOAD, offset) + _op(_AND, mask) + _op(_JUMP_EQUAL, value, 0, _count(code)) + code
     return code
 
 
-def _words_of(test: Argument, pid: int) -> list[tuple[int, int, int]]:
+def _words_of(test: Argument, own: Mapping[int, int]) -> list[tuple[int, int, int]]:
     """Return (offset, mask, value) of each half of an argument that counts; both machines are little-endian."""
-    value = pid if test.value == OWN_PID else test.value
+    value = own.get(test.value, test.value)
     at = _ARGUMENTS_AT + 8 * test.index
     halves = [(at, test.mask & _WORD, value & _WORD), (at + 4, test.mask >> 32, value >> 32)]
     return [(offset, mask, wanted & mask) for offset, mask, wanted in halves if mask]

@@ -28,8 +28,8 @@ class Argument:
 ALL = (1 << 64) - 1
 """The mask for a pointer or another argument of 64 bits."""
 NULL = 0
-OWN_PID = -1
-"""Stands for the process's own pid in an ``Argument``."""
+OWN_PID, OWN_POLICY = -1, -2
+"""Stand for the process's own pid and scheduling policy in an ``Argument``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ BASE = Group(
         # On the connections there are; a destination of one's own choice would need the last argument.
         Rule("sendto", ((Argument(4, NULL, ALL),),)),
         only("prctl", 0, _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA),
-        # libzmq gives each of its threads the ordinary policy as it starts; nobody may be given another one.
-        only("sched_setscheduler", 1, 0),
+        # libzmq gives each of its threads the policy it has, as it starts; nobody may be given another one.
+        only("sched_setscheduler", 1, OWN_POLICY),
         # A thread, which libzmq's reaper may be as late as this. No new process, no namespace.
         Rule("clone", ((Argument(0, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM | NEW_NAMESPACES),),)),
         # What abort() and a thread's cancellation need.

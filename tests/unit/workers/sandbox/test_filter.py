@@ -11,7 +11,7 @@ from devd.workers.sandbox import bpf
 from devd.workers.sandbox.numbers import LAST_KNOWN, MACHINES, NUMBERS, Machine
 from devd.workers.sandbox.syscalls import BASE, GROUPS, NEW_NAMESPACES
 
-PID = 4711
+PID, POLICY = 4711, 3
 ALLOWED = bpf.ALLOW
 REFUSED = 0x00050000 | errno.EPERM
 UNKNOWN = 0x00050000 | errno.ENOSYS
@@ -55,7 +55,7 @@ def _ask(machine: Machine, groups: frozenset[str], call: str | int, *arguments: 
     assert number is not None
     padded = [*arguments, *[0] * (6 - len(arguments))]
     data = struct.pack("=IIQ6Q", number, machine.audit_arch, 0, *(one & (1 << 64) - 1 for one in padded))
-    return _run(bpf.program(machine, groups, PID), data)
+    return _run(bpf.program(machine, groups, PID, POLICY), data)
 
 
 @pytest.fixture(params=sorted(MACHINES))
@@ -98,7 +98,7 @@ def test_what_is_declared_is_allowed_and_nothing_else(machine: Machine) -> None:
         ("", "prlimit64", (0, 7, 0, 99), ALLOWED),
         ("", "prlimit64", (0, 7, 99, 0), REFUSED),
         ("", "prlimit64", (1, 7, 0, 99), REFUSED),
-        ("", "sched_setscheduler", (9, 0), ALLOWED),
+        ("", "sched_setscheduler", (9, POLICY), ALLOWED),
         ("", "sched_setscheduler", (9, 5), REFUSED),
         ("", "ioctl", (1, 0x5421), ALLOWED),
         ("", "ioctl", (1, 0x5412), REFUSED),
@@ -128,7 +128,7 @@ def test_other_architectures_are_killed(machine: Machine) -> None:
     other = next(one for one in MACHINES.values() if one is not machine)
     number = machine.number("read")
     data = struct.pack("=IIQ6Q", number, other.audit_arch, 0, *[0] * 6)
-    assert _run(bpf.program(machine, NOTHING, PID), data) == bpf.KILL_PROCESS
+    assert _run(bpf.program(machine, NOTHING, PID, POLICY), data) == bpf.KILL_PROCESS
     assert _ask(machine, NOTHING, 0x40000000) == bpf.KILL_PROCESS
 
 

@@ -1,11 +1,13 @@
 """What probes, resets and drivers declare, and how an operator widens it."""
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from devd.ipc.messages import Device, Node, WorkerSpec
+from devd.workers import linux
 from devd.workers.command import CommandRunner
 from devd.workers.drivers import make_driver
 from devd.workers.errors import SpecError
@@ -18,7 +20,13 @@ NODE = Node("/dev/null", "char", 1, 3)
 NULL = Device("null", (NODE,))
 
 
-def _spec(probe: dict[str, object], reset: dict[str, object] | None = None) -> WorkerSpec:
+@pytest.fixture
+def runner() -> Iterator[CommandRunner]:
+    yield CommandRunner()
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 0)  # it makes its process one: not this one for good
+
+
+def _spec(probe: Mapping[str, object], reset: Mapping[str, object] | None = None) -> WorkerSpec:
     return WorkerSpec("worker", "null", "r", "node", 1, "", "", 1.0, 1.0, probe, reset, target=NULL)
 
 
@@ -32,27 +40,28 @@ def _spec(probe: dict[str, object], reset: dict[str, object] | None = None) -> W
         ({"kind": "exec", "command": "true"}, "rwi", {"exec"}),
     ],
 )
-def test_probes_declare_their_own_node_alone(probe: dict[str, object], rights: str, groups: set[str]) -> None:
+def test_probes_declare_their_own_node_alone(
+    probe: dict[str, object], rights: str, groups: set[str], runner: CommandRunner
+) -> None:
     """A probe's only device node is its target's, with the rights its kind takes, bound to what discovery saw."""
-    needs = make_probe(_spec(probe), CommandRunner()).needs
+    needs = make_probe(_spec(probe), runner).needs
     assert [one for one in needs.paths if one.node is not None] == [PathNeed("/dev/null", rights, NODE, vital=True)]
     assert needs.groups == groups
     assert not needs.capabilities
 
 
-def test_simulated_probe_needs_nothing() -> None:
+def test_simulated_probe_needs_nothing(runner: CommandRunner) -> None:
     """A simulated device's worker may reach nothing at all."""
-    assert make_probe(_spec({"kind": "sim"}), CommandRunner()).needs == NOTHING
+    assert make_probe(_spec({"kind": "sim"}), runner).needs == NOTHING
 
 
-def test_sysfs_reaches_below_sys_alone() -> None:
+def test_sysfs_reaches_below_sys_alone(runner: CommandRunner) -> None:
     """An attribute outside /sys, or a link that leads there, is not opened to the worker."""
     probe = {"kind": "sysfs", "attribute": "uevent", "equals": "x"}
-    needs = make_probe(_spec(probe), CommandRunner()).needs
+    needs = make_probe(_spec(probe), runner).needs
     assert {one.path for one in needs.paths} == {"/sys/dev/char/1:3/uevent", "/sys/dev/char/1:3"}
-    reset = make_reset(
-        _spec({"kind": "sim"}, {"kind": "sysfs", "attribute": "/etc/passwd", "value": "1"}), CommandRunner()
-    )
+    outside = {"kind": "sysfs", "attribute": "/etc/passwd", "value": "1"}
+    reset = make_reset(_spec({"kind": "sim"}, outside), runner)
     assert reset is not None
     assert all(one.path.startswith("/sys/") for one in reset.needs.paths)
 
@@ -72,7 +81,8 @@ def test_needs_add_up() -> None:
         (PathNeed("/a", "r"), PathNeed("/b", "w")), frozenset({"exec"}), frozenset({"kill"}), memory_bytes=7
     )
     assert both.paths == (PathNeed("/a", "r"), PathNeed("/b", "w"))
-    assert (both.groups, both.capabilities) == ({"ioctl", "exec"}, {"kill"})
+    assert both.groups == {"ioctl", "exec"}
+    assert both.capabilities == {"kill"}
     assert (both.memory_bytes, both.files) == (7, 90)
 
 
