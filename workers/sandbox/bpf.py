@@ -40,7 +40,8 @@ def program(machine: Machine, groups: frozenset[str], pid: int, policy: int) -> 
             _op(_RETURN, KILL_PROCESS),
         )
     )
-    return head + _ruled(machine, groups, {OWN_PID: pid, OWN_POLICY: policy}) + _plain(machine, groups)
+    own = {OWN_PID: pid, OWN_POLICY: policy}
+    return head + _ruled(machine, _own_rules(groups), own) + _common(machine, groups)
 
 
 def _chosen(groups: frozenset[str]) -> list[Group]:
@@ -51,14 +52,40 @@ def _plain_calls(groups: frozenset[str]) -> set[str]:
     return {call for group in _chosen(groups) for call in group.calls}
 
 
-def _ruled(machine: Machine, groups: frozenset[str], own: Mapping[int, int]) -> bytes:
-    """Return the part for calls whose arguments matter; each block is skipped when the number is another."""
+Rules = dict[str, list[tuple[Argument, ...]]]
+"""Call -> alternatives, each a set of tests that must all hold."""
+
+
+@lru_cache(maxsize=32)
+def _rules(groups: frozenset[str]) -> Rules:
+    """Return the calls whose arguments matter still, once every group has allowed what it allows."""
     plain = _plain_calls(groups)
-    rules: dict[str, list[tuple[Argument, ...]]] = {}
+    rules: Rules = {}
     for group in _chosen(groups):
         for rule in group.rules:
             if rule.call not in plain:
                 rules.setdefault(rule.call, []).extend(rule.alternatives)
+    return rules
+
+
+def _own_rules(groups: frozenset[str]) -> Rules:
+    """Return the rules that differ from process to process."""
+    return {call: alternatives for call, alternatives in _rules(groups).items() if _is_own(alternatives)}
+
+
+def _is_own(alternatives: list[tuple[Argument, ...]]) -> bool:
+    return any(test.value in (OWN_PID, OWN_POLICY) for tests in alternatives for test in tests)
+
+
+@lru_cache(maxsize=32)
+def _common(machine: Machine, groups: frozenset[str]) -> bytes:
+    """Return the part that is the same for all processes of these groups."""
+    rules = {call: alternatives for call, alternatives in _rules(groups).items() if not _is_own(alternatives)}
+    return _ruled(machine, rules, {}) + _plain(machine, groups)
+
+
+def _ruled(machine: Machine, rules: Rules, own: Mapping[int, int]) -> bytes:
+    """Return the part for calls whose arguments matter; each block is skipped when the number is another."""
     code = b""
     for call, alternatives in rules.items():
         number = machine.number(call)
@@ -86,7 +113,6 @@ def _words_of(test: Argument, own: Mapping[int, int]) -> list[tuple[int, int, in
     return [(offset, mask, wanted & mask) for offset, mask, wanted in halves if mask]
 
 
-@lru_cache(maxsize=32)
 def _plain(machine: Machine, groups: frozenset[str]) -> bytes:
     """Return the part for calls that are allowed whatever their arguments, and the end."""
     numbers = sorted(number for call in _plain_calls(groups) if (number := machine.number(call)) is not None)
