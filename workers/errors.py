@@ -49,7 +49,7 @@ def _advice(number: int) -> str:
         uid = os.geteuid()
         if uid == 0:
             return "the worker runs as root: a device cgroup, a security module or the driver itself refuses"
-        return f"the worker runs as uid {uid}; run devd as root or add a group rule for the node"
+        return f"the worker runs as uid {uid}; run devd as root or add a group rule for the node, or widen its sandbox"
     return _ADVICE.get(number, "")
 
 

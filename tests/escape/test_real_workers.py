@@ -1,6 +1,7 @@
 """Real workers of a real fork server: what their sandboxes come to, and what a command that was taken over gets."""
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,18 @@ def test_uid_of_the_spec_is_the_workers(bench: ForkBench) -> None:
     status = _status(worker.pid)
     assert set(status["Uid"].split()) == set(status["Gid"].split()) == {"1900000001"}
     assert status["Groups"] == ""
+
+
+def test_uid_is_not_changed_where_nobody_could_end_the_worker(tmp_path: Path) -> None:
+    """Without CAP_KILL a worker keeps the front's uid, and says why: one that hangs has to be killed."""
+    if not IS_ROOT or shutil.which("setpriv") is None:
+        pytest.skip("takes root and setpriv to give one capability up")
+    with ForkBench(tmp_path / "run", server_prefix=["setpriv", "--bounding-set=-kill", "--inh-caps=-kill"]) as bench:
+        worker = _begin(bench)
+        missing = worker.hellos[0].sandbox.missing
+        assert missing["identity"] == "EPERM: without CAP_KILL devd could not end a worker of another uid"
+        status = _status(worker.pid)
+        assert (status["CapPrm"], set(status["Uid"].split())) == ("0" * 16, {"0"})
 
 
 def test_required_sandbox_that_lacks_a_layer_touches_nothing(bench: ForkBench, tmp_path: Path) -> None:

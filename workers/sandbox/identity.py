@@ -56,6 +56,8 @@ def plan(uid: int, paths: Iterable[PathNeed]) -> Identity:
     """
     if os.geteuid() != 0:
         raise OSError(errno.EPERM, "only root can give a worker a uid of its own")
+    if not capabilities.held() & capabilities.mask_of(("kill",)):
+        raise OSError(errno.EPERM, "without CAP_KILL devd could not end a worker of another uid")
     wanted = [(need, mode) for need in paths if need.vital and (mode := _usable_mode(need)) is not None]
     shut = _refused(uid, (), frozenset(), wanted)
     if not shut:
