@@ -44,6 +44,7 @@ async def _measure(sizes: list[int]) -> list[measures.Row]:
         measures.kubelet_restarts,
         measures.front_killed,
         measures.flood_beside,
+        measures.sandbox_start,
     ):
         print(f"measuring {step.__name__}", file=sys.stderr)
         rows += await step()

@@ -1,7 +1,9 @@
 """The measurements. Each returns rows of (what, value, unit); ratios compare within the same run."""
 
 import asyncio
+import json
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +21,7 @@ KUBELET_RESTARTS = 20
 HANGS = 5
 KILLS = 3
 DEVICES_KILLED = 32
+SANDBOXES = 100
 
 
 async def allocate_while_all_hang(devices: int) -> list[Row]:
@@ -97,6 +100,20 @@ async def kubelet_restarts() -> list[Row]:
     return [
         ("kubelet restart to all devices back, p50", percentile(took, 0.5) * 1e3, "ms"),
         (f"kubelet restart to all devices back, worst of {KUBELET_RESTARTS}", max(took) * 1e3, "ms"),
+    ]
+
+
+async def sandbox_start() -> list[Row]:
+    """Seconds the sandbox adds to the start of one worker."""
+    arguments = ["-m", "benchmarks.sandbox_start", str(SANDBOXES)]
+    child = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+    printed, _ = await child.communicate()
+    found = json.loads(printed)
+    bare_s, sandboxed_s = percentile(found["bare"], 0.5), percentile(found["sandboxed"], 0.5)
+    return [
+        ("fork to ready, no sandbox, p50", bare_s * 1e3, "ms"),
+        (f"fork to ready, sandbox {found['level']}, p50", sandboxed_s * 1e3, "ms"),
+        ("the sandbox's share of a start, p50", (sandboxed_s - bare_s) * 1e3, "ms"),
     ]
 
 

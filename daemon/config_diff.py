@@ -72,6 +72,8 @@ def touch(old: Resource, new: Resource) -> Touch:
     if old.driver != new.driver:
         return Touch.ALL
     found = Touch.NOTHING
+    if _differs(old, new, "sandbox", "sandbox_allow"):
+        found |= Touch.WORKERS | Touch.SCOUT
     if any(_differs(old, new, key) for key in _OFFER_KEYS):
         found |= Touch.OFFER
     if old.match != new.match or _differs(old.discovery, new.discovery, "period_s", "timeout_s"):

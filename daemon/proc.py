@@ -4,9 +4,13 @@
 the process's memory lock or walk to the hung file) and are never read here.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 PROC = Path("/proc")
+
+SECCOMP_FILTER = "2"
+"""proc_pid_status(5): the process stands behind a filter."""
 
 STATES = {
     "R": "running",
@@ -34,6 +38,22 @@ def observe(pid: int) -> str:
         calls = [line.split("] ", 1)[-1].split("+")[0] for line in stack.splitlines()]
         words += f", kernel stack {' < '.join(calls[:6])}"
     return words
+
+
+def contradicted(pid: int, claimed: Collection[str], uid: int) -> str:
+    """Return a layer of the sandbox that a process claims to stand behind and does not, by the kernel's word.
+
+    Only what /proc/PID/status shows can be seen from outside; nothing is returned for a process that is gone.
+    """
+    fields = dict(line.split(":\t", 1) for line in _read(PROC / str(pid) / "status").splitlines() if ":\t" in line)
+    if not fields:
+        return ""
+    seen = {
+        "no_new_privs": fields.get("NoNewPrivs") == "1",
+        "seccomp": fields.get("Seccomp") == SECCOMP_FILTER,
+        "identity": fields.get("Uid", "").split()[:2] == [str(uid)] * 2,
+    }
+    return next((layer for layer, there in seen.items() if layer in claimed and not there), "")
 
 
 def start_time_ticks(pid: int) -> int | None:

@@ -17,8 +17,10 @@ from devd.daemon.claims import Claims
 from devd.daemon.config import Resource
 from devd.daemon.config_diff import Touch
 from devd.daemon.device_state import Phase, Policy
+from devd.daemon.selection import foreign
 from devd.daemon.supervisor import SpecMaker, Supervisor
 from devd.daemon.table import ResourceTable
+from devd.daemon.uids import Uids
 from devd.ipc.messages import Device, Listing, ProbeNow, WorkerSpec
 
 FIRST_LISTINGS_WITHIN_S = 10.0
@@ -48,6 +50,7 @@ class ScoutFeed:
         self._supervisor = supervisor
         self._tables = tables
         self._claims = Claims()
+        self._uids = Uids()
         self._listings: dict[str, Listing] = {}
         self._conflicts: dict[str, tuple[str, ...]] = {}
         self._outdated: dict[str, int] = {}
@@ -76,7 +79,7 @@ class ScoutFeed:
         resource = table.config
         why = CHANGED if Touch.WORKERS in touch else ""
         for device_id, device in table.devices.items():
-            self._supervisor.respecify(device_id, _worker_spec(resource, device), _policy(resource), why)
+            self._supervisor.respecify(device_id, self._worker_spec(resource, device), _policy(resource), why)
         if Touch.SCOUT in touch:
             scout = scout_id(name)
             charge = self._supervisor.get(scout)
@@ -124,6 +127,11 @@ class ScoutFeed:
         outdated = self._outdated.get(listing.resource, -1)
         if self._closed or listing.resource not in self._tables or listing.incarnation <= outdated:
             return
+        path = foreign(self._tables[listing.resource].config, listing)
+        if path:
+            detail = f"listed {path!r:.120}, which the selector of {listing.resource} does not name"
+            self._supervisor.misbehaved(scout_id(listing.resource), listing.incarnation, detail)
+            return
         self._listings[listing.resource] = listing
         if self._started:
             self._apply(listing)
@@ -133,6 +141,7 @@ class ScoutFeed:
     def forgotten(self, device: str) -> None:
         """Free the claim of a device that has left, and give it to whoever lists it too."""
         self._claims.release(device)
+        self._uids.release(device)
         for table in self._tables.values():
             if table.drop(device):
                 table.notify()
@@ -196,7 +205,7 @@ class ScoutFeed:
     def _present(self, table: ResourceTable, device: Device) -> None:
         known = table.devices.get(device.id)
         table.put(device)
-        spec = _worker_spec(table.config, device)
+        spec = self._worker_spec(table.config, device)
         charge = self._supervisor.get(device.id)
         if known is not None and charge is not None and known != device:
             replaced = "" if known.nodes == device.nodes else _replacement(known, device)
@@ -206,10 +215,13 @@ class ScoutFeed:
         if charge is None or not charge.state.present or not charge.state.wanted:
             self._supervisor.add(device.id, table.name, _policy(table.config), spec)
 
+    def _worker_spec(self, resource: Resource, device: Device) -> SpecMaker:
+        return _worker_spec(resource, device, self._uids.of(device.id))
+
     def _scout_spec(self, resource: Resource) -> SpecMaker:
         def make(incarnation: int, health_endpoint: str, command_endpoint: str) -> WorkerSpec:
             scout = Device(scout_id(resource.name))
-            bare = _worker_spec(resource, scout)(incarnation, health_endpoint, command_endpoint)
+            bare = self._worker_spec(resource, scout)(incarnation, health_endpoint, command_endpoint)
             self._told[resource.name] = self._spared(resource.name)
             return dataclasses.replace(
                 bare,
@@ -265,7 +277,7 @@ def _scout_policy(resource: Resource) -> Policy:
     return Policy(period_s=discovery.period_s, timeout_s=discovery.timeout_s, retry_s=30.0)
 
 
-def _worker_spec(resource: Resource, device: Device) -> SpecMaker:
+def _worker_spec(resource: Resource, device: Device, uid: int) -> SpecMaker:
     def make(incarnation: int, health_endpoint: str, command_endpoint: str) -> WorkerSpec:
         return WorkerSpec(
             role="worker",
@@ -280,6 +292,16 @@ def _worker_spec(resource: Resource, device: Device) -> SpecMaker:
             probe=resource.probe.as_spec(),
             reset=resource.reset.as_spec() if resource.reset else None,
             target=device,
+            sandbox=_sandbox(resource, uid),
         )
 
     return make
+
+
+def _sandbox(resource: Resource, uid: int) -> dict[str, object]:
+    allow = resource.sandbox_allow
+    return {
+        **(allow.as_spec() if allow is not None else {}),
+        "required": resource.sandbox == "required",
+        "uid": uid,
+    }

@@ -74,6 +74,10 @@ class StatusReport:
             "devices": len(listed),
             "healthy": sum(self._supervisor.healthy(device) for device in listed),
             "offered": len(listed) * table.config.replicas,
+            "sandbox": {
+                "mode": table.config.sandbox,
+                "allow": table.config.sandbox_allow.plain() if table.config.sandbox_allow is not None else {},
+            },
             "registration": _registration(endpoint) if endpoint is not None else None,
             "discovery": self._discovery(table.name),
         }

@@ -43,6 +43,7 @@ class Charge:
     policy: Policy
     make_spec: SpecMaker
     sandbox: Sandbox | None = None
+    uid: int = -1
     since_wall_s: float = 0.0
     last_probe_wall_s: float = 0.0
 
@@ -192,7 +193,10 @@ class Supervisor:
                 case ev.Spawn(incarnation):
                     charge.sandbox = None
                     endpoint = self.workforce.socket_for_next()
-                    self.workforce.spawn(device, charge.make_spec(incarnation, self._health_endpoint, endpoint))
+                    spec = charge.make_spec(incarnation, self._health_endpoint, endpoint)
+                    uid = spec.sandbox.get("uid")
+                    charge.uid = uid if isinstance(uid, int) else -1
+                    self.workforce.spawn(device, spec)
                 case ev.AskStop():
                     self.workforce.send(device, Stop())
                 case ev.Kill(incarnation, _, inspect):
@@ -271,12 +275,24 @@ class Supervisor:
         match message:
             case Hello():
                 charge.sandbox = bounded_sandbox(message.sandbox)
+                self._check_sandbox(charge, incarnation)
             case ResetDone(_, _, reset_id, ok, reason, _, health):
                 said = plain(reason, REASON_CHARS)
                 done = ev.ResetFinished(self.now(), incarnation, reset_id, ok, said, bounded_health(health))
                 self.send(device, done)
             case Listing():
                 self._tell.listed(device, message)
+
+    def _check_sandbox(self, charge: Charge, incarnation: int) -> None:
+        """Compare what a worker says of its sandbox with what the kernel says, as far as it does."""
+        pid, sandbox = charge.state.pid, charge.sandbox
+        if pid is None or sandbox is None:
+            return
+        layer = proc.contradicted(pid, sandbox.active, charge.uid)
+        if layer:
+            self.misbehaved(
+                charge.state.id, incarnation, f"said that its sandbox has the layer {layer}, and it has not"
+            )
 
     def misbehaved(self, device: str, incarnation: int, detail: str) -> None:
         """End a worker that broke the protocol."""

@@ -5,6 +5,7 @@ is one worker's alone by its ZAP domain, ``command:<device>`` (see ``devd.ipc.id
 takes one peer.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,20 +72,28 @@ class CommandServer:
 class CommandClient:
     """A worker's end. Put ``socket`` into a ``zmq.Poller`` for POLLIN, then ``receive`` until it returns None."""
 
-    def __init__(self, context: Context, endpoint: str) -> None:
-        """Connect to the front's ``ipc://`` endpoint; returns at once, whether or not anyone is there."""
+    def __init__(self, context: Context, endpoint: str, *, queue_early: bool = True) -> None:
+        """Connect to the front's ``ipc://`` endpoint; returns at once, whether or not anyone is there.
+
+        Without ``queue_early`` nothing is taken before the connection stands; ``wait_connected`` tells when it does.
+        """
         self.socket = context.socket(zmq.PAIR)
         self.socket.linger = 0
         self.socket.sndtimeo = 0
         self.socket.sndhwm = QUEUE
         self.socket.rcvhwm = QUEUE
         self.socket.maxmsgsize = MAX_COMMAND_BYTES
+        self.socket.immediate = int(not queue_early)
         self.socket.connect(endpoint)
+
+    def wait_connected(self, timeout_s: float) -> bool:
+        """Wait until the front has taken this process in; False when it did not within ``timeout_s``."""
+        return bool(self.socket.poll(math.ceil(timeout_s * 1000), zmq.POLLOUT))
 
     def send(self, message: Hello | ResetDone | Listing) -> bool:
         """Send a message; False when the front does not read and the queue is full, or the message is too large.
 
-        Never waits. A True means queued: before the connection stands, up to QUEUE messages are kept for it.
+        Never waits. A True means queued: before the connection stands, up to QUEUE messages are kept for it, if any.
         """
         payload = codec.encode(message)
         if len(payload) > MAX_COMMAND_BYTES:

@@ -53,7 +53,8 @@ class WorkerSpec:
     ``probe`` and ``reset`` hold ``kind`` and that kind's parameters under the configuration's names, durations in
     seconds; ``match`` is the resource's selector (scouts only). ``period_s`` is the pause between the end of one
     probe (or scan) and the start of the next, ``timeout_s`` what one may take. ``leave_alone`` are paths that
-    a scout must not touch: another process hangs in them.
+    a scout must not touch: another process hangs in them. ``sandbox`` is what the operator widens and whether he
+    requires all of it, and the uid the front gives this device.
     """
 
     role: Role
@@ -70,6 +71,7 @@ class WorkerSpec:
     match: Mapping[str, object] = field(default_factory=dict)
     target: Device | None = None
     leave_alone: tuple[str, ...] = ()
+    sandbox: Mapping[str, object] = field(default_factory=dict)
 
 
 # ---- worker -> front --------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ class Channel:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._client = CommandClient(self._context, spec.command_endpoint)
+        self._client = CommandClient(self._context, spec.command_endpoint, queue_early=False)
         self._unsent: deque[Hello | ResetDone | Listing] = deque(maxlen=MAX_UNSENT)
         self._unpublished: Health | None = None
         self._spec = spec
@@ -40,10 +40,15 @@ class Channel:
         """Return the command channel, for a poller."""
         return self._client
 
-    def greet(self, sandbox: Sandbox, pid: int) -> None:
-        """Wait until the front listens on the health bus, then say hello. Raises BusLostError when it does not."""
+    def wait_heard(self) -> None:
+        """Wait until the front listens on both connections. Raises BusLostError when it does not."""
         if not self._publisher.wait_subscribed(SUBSCRIBE_TIMEOUT_S):
             raise BusLostError(f"no answer on {self._spec.health_endpoint} within {SUBSCRIBE_TIMEOUT_S:g} s")
+        if not self._client.wait_connected(SUBSCRIBE_TIMEOUT_S):
+            raise BusLostError(f"no answer on {self._spec.command_endpoint} within {SUBSCRIBE_TIMEOUT_S:g} s")
+
+    def greet(self, sandbox: Sandbox, pid: int) -> None:
+        """Say hello."""
         self.send(Hello(self._spec.device, self._spec.incarnation, pid, sandbox))
 
     def publish(self, health: Health) -> None:

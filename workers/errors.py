@@ -31,6 +31,10 @@ class BusLostError(WorkerError):
     """Raised when the front does not answer on the health bus: the worker cannot be heard and ends."""
 
 
+class NodeRenewedError(WorkerError):
+    """Raised when a path of the device leads to a file that was not there when the sandbox was made: start again."""
+
+
 def explain(call: str, path: str, error: OSError) -> str:
     """Return a failed call in words: ``open /dev/x: EACCES (Permission denied): what to do``."""
     number = error.errno or 0
@@ -45,7 +49,7 @@ def _advice(number: int) -> str:
         uid = os.geteuid()
         if uid == 0:
             return "the worker runs as root: a device cgroup, a security module or the driver itself refuses"
-        return f"the worker runs as uid {uid}; run devd as root or add a group rule for the node"
+        return f"the worker runs as uid {uid}; run devd as root or add a group rule for the node, or widen its sandbox"
     return _ADVICE.get(number, "")
 
 

@@ -7,6 +7,7 @@ One thread, no ZeroMQ context, no device: what is imported here is what a worker
 When the front closes the socket, every child is killed and this process ends.
 """
 
+import codecs
 import errno
 import gc
 import os
@@ -14,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, ProbeNow, Res
 from devd.workers import linux, main, scout
 from devd.workers.birth import Role, become
 from devd.workers.children import GROUP_POLL_S, Children
+from devd.workers.sandbox import capabilities, seccomp
 
 MAX_PACKET_BYTES = 256 * 1024
 """Largest packet either side sends."""
@@ -165,6 +168,16 @@ def _reason(call: str, error: OSError) -> str:
 def _warm_up() -> None:
     """Do once what every child would do again: build the checks of the messages they take."""
     spec = WorkerSpec("worker", "", "", "", 0, "", "", 0.0, 0.0)
+    capabilities.prepare()
+    for groups in (frozenset[str](), frozenset({"exec"}), frozenset({"watch"})):
+        seccomp.prepare(groups)
+    # Later the files of modules that are loaded on first use may be out of reach: codecs and tracebacks load some.
+    for name in ("ascii", "latin-1"):
+        codecs.lookup(name)
+    try:
+        codec.decode(b"", Stop)
+    except ProtocolError:
+        traceback.format_exc()
     for message in (Fork(0, spec), ProbeNow(), Reset(0, 0.0), Stop()):
         codec.decode(codec.encode(message), type(message))
 

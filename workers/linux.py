@@ -29,6 +29,13 @@ def prctl(option: int, value: int) -> None:
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
+def prctl_pair(option: int, first: int, second: int) -> None:
+    """Make a prctl(2) call of two numbers. Raises OSError."""
+    if _prctl(option, first, second, 0, 0) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}, {first}): {os.strerror(number)}")
+
+
 def set_name(name: str) -> None:
     """Name this process for ps(1) and /proc, cut to ``COMM_CHARS``."""
     text = ctypes.create_string_buffer(name.encode("ascii", "replace")[:COMM_CHARS])

@@ -8,25 +8,31 @@ from types import MappingProxyType
 from devd.ipc.messages import Reset, ResetDone, WorkerSpec
 from devd.workers.channel import Channel
 from devd.workers.command import CommandRunner
-from devd.workers.errors import ProbeError, ResetError, explain
+from devd.workers.errors import NodeRenewedError, ProbeError, ResetError, explain
 from devd.workers.loop import serve
 from devd.workers.misdeeds import Misdeed, commit
 from devd.workers.probes import make_probe
-from devd.workers.probes.base import Call
+from devd.workers.probes.base import Call, Probe
 from devd.workers.report import Reporter
+from devd.workers.resets import Reset as ResetKind
 from devd.workers.resets import make_reset
-from devd.workers.sandbox import apply_basic
+from devd.workers.sandbox import refusal
+from devd.workers.sandbox.apply import Confinement
+from devd.workers.sandbox.needs import NOTHING, SandboxNeeds, widened
+from devd.workers.sandbox.runtime import python_runtime
 
 
 class Worker:
     """Probe and reset of one device, and what they say of it. Implements ``loop.Task``."""
 
-    def __init__(self, spec: WorkerSpec, channel: Channel) -> None:
-        runner = CommandRunner()
+    def __init__(
+        self, spec: WorkerSpec, channel: Channel, probe: Probe, reset: ResetKind | None, confinement: Confinement
+    ) -> None:
         self._spec = spec
         self._channel = channel
-        self._probe = make_probe(spec, runner)
-        self._reset = make_reset(spec, runner)
+        self._probe = probe
+        self._reset = reset
+        self._confinement = confinement
         self._report = Reporter(channel, spec, str(spec.probe["kind"]))
         self.due_at_s = time.monotonic()
         self.watched: Mapping[int, Callable[[], None]] = MappingProxyType({})
@@ -39,10 +45,12 @@ class Worker:
             ok = True
         except ProbeError as error:
             ok, reason = False, str(error)
+            self._check_still_ours(error.__cause__)
         except Misdeed as misdeed:
             commit(misdeed, self._channel, self._report.state)
             ok, reason = True, ""
         except OSError as error:
+            self._check_still_ours(error)
             ok, reason = False, explain("probe", str(error.filename or self._spec.device), error)
         took_s = time.monotonic() - began_s
         if ok and took_s > self._spec.timeout_s:
@@ -67,6 +75,11 @@ class Worker:
     def leave_alone(self, paths: tuple[str, ...]) -> None:
         """Take no note: a worker touches its own device alone."""
 
+    def _check_still_ours(self, error: BaseException | None) -> None:
+        """Raise NodeRenewedError when a refusal comes of the sandbox's age: the next worker's fits what is there."""
+        if isinstance(error, PermissionError) and (path := self._confinement.outdated()):
+            raise NodeRenewedError(f"{path} was made anew since this worker began: another one takes over")
+
     def _do_reset(self, order: Reset) -> str:
         """Run the reset and return why it failed, or nothing."""
         if self._reset is None:
@@ -84,8 +97,15 @@ class Worker:
 
 def run(spec: WorkerSpec, lifeline_fd: int) -> int:
     """Be a worker until told to stop; return the exit code. Raises SpecError for a spec nothing can be made of."""
-    sandbox = apply_basic()
+    runner = CommandRunner()
+    probe, reset = make_probe(spec, runner), make_reset(spec, runner)
+    needs = probe.needs | (reset.needs if reset is not None else NOTHING) | SandboxNeeds(python_runtime("r"))
+    confinement = Confinement(spec.device, widened(needs, spec.sandbox), spec.sandbox)
+    confinement.before_connect()
     with Channel(spec) as channel:
-        worker = Worker(spec, channel)
+        channel.wait_heard()
+        sandbox = confinement.after_connect()
         channel.greet(sandbox, os.getpid())
-        return serve(worker, channel, lifeline_fd)
+        if lacking := refusal.of(sandbox, spec.sandbox):
+            probe, reset = refusal.RefusedProbe(lacking), refusal.RefusedReset(lacking)
+        return serve(Worker(spec, channel, probe, reset, confinement), channel, lifeline_fd)

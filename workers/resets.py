@@ -11,8 +11,11 @@ from devd.workers.command import CommandError, CommandRunner, describe
 from devd.workers.errors import ResetError, SpecError, explain
 from devd.workers.params import Params, fill, kernel_name
 from devd.workers.probes.base import Call
-from devd.workers.probes.exec import command_of, environment_of
+from devd.workers.probes.exec import command_needs, command_of, environment_of
 from devd.workers.probes.sim import crash, hang
+from devd.workers.sandbox.needs import NOTHING, SandboxNeeds
+
+_WHERE = "reset.attribute"
 
 _LIE_EVERY_S = 0.05
 
@@ -23,6 +26,10 @@ class Reset(Protocol):
     @property
     def activity(self) -> str:
         """Name the call ("reset exec usb-reset")."""
+
+    @property
+    def needs(self) -> SandboxNeeds:
+        """Return what the sandbox must leave to it."""
 
     def run(self, call: Call) -> None:
         """Reset the device. Raises ResetError with the reason when that did not work."""
@@ -35,6 +42,7 @@ class ExecReset:
         self._device = _target(spec)
         self._command = command_of(params, self._device)
         self._runner = runner
+        self.needs = command_needs(spec, self._command[0])
         self.activity = f"reset exec {os.path.basename(self._command[0])}"  # noqa: PTH119 - a text, not a file
 
     def run(self, call: Call) -> None:
@@ -55,19 +63,22 @@ class SysfsReset:
         self._attribute = params.text("attribute")
         self._value = fill(params.text("value"), {"name": kernel_name(self._device)}, "reset.value")
         self.activity = f"reset write {self._attribute}"
+        self.needs = sysfs.needs(self._paths(), self._device, "w")
 
     def run(self, call: Call) -> None:
         """Write the value. Raises ResetError."""
-        where = "reset.attribute"
-        nodes = self._device.nodes or (None,)
-        paths = [sysfs.attribute_path(self._attribute, node, self._device, where) for node in nodes]
-        for path in dict.fromkeys(paths):
+        for path in self._paths():
             call.say(f"reset write {path}")
-            sysfs.check_below_sys(path, where)
+            sysfs.check_below_sys(path, _WHERE)
             try:
                 sysfs.write(path, self._value)
             except OSError as error:
                 raise ResetError(explain("write", path, error)) from error
+
+    def _paths(self) -> tuple[str, ...]:
+        """Return the attribute's path for each node, each path once."""
+        nodes = self._device.nodes or (None,)
+        return tuple(dict.fromkeys(sysfs.attribute_path(self._attribute, node, self._device, _WHERE) for node in nodes))
 
 
 class SimReset:
@@ -77,6 +88,7 @@ class SimReset:
         self._takes_s = params.number("takes", 0.0)
         self._result = params.choice("result", ("ok", "fail", "hang", "crash", "lie"), "ok")
         self.activity = f"reset sim {spec.device}"
+        self.needs = NOTHING
 
     def run(self, call: Call) -> None:
         """Do as told. Raises ResetError, or does not return."""

@@ -15,11 +15,14 @@ from devd.ipc import inotify
 from devd.ipc.messages import Device, Listing, Reset, ResetDone, WorkerSpec
 from devd.workers.channel import Channel
 from devd.workers.drivers import make_driver
-from devd.workers.drivers.base import Found
+from devd.workers.drivers.base import Driver, Found
 from devd.workers.errors import explain
 from devd.workers.loop import serve
 from devd.workers.report import Reporter
-from devd.workers.sandbox import apply_basic
+from devd.workers.sandbox import refusal
+from devd.workers.sandbox.apply import Confinement
+from devd.workers.sandbox.needs import SandboxNeeds, widened
+from devd.workers.sandbox.runtime import python_runtime
 
 SETTLE_S = 0.05
 """From the first sign of a change to the scan: nodes come in groups, and their links a moment later."""
@@ -95,10 +98,10 @@ class Watch:
 class Scout:
     """Scans of one resource, and what they found. Implements ``loop.Task``."""
 
-    def __init__(self, spec: WorkerSpec, channel: Channel, watch: Watch) -> None:
+    def __init__(self, spec: WorkerSpec, channel: Channel, watch: Watch, driver: Driver) -> None:
         self._spec = spec
         self._channel = channel
-        self._driver = make_driver(spec.driver, spec.match)
+        self._driver = driver
         self._driver.leave_alone = frozenset(spec.leave_alone)
         self._watch = watch
         self._report = Reporter(channel, spec, "discover")
@@ -170,8 +173,15 @@ def _no_watch(why: str) -> str:
 
 def run(spec: WorkerSpec, lifeline_fd: int) -> int:
     """Be a scout until told to stop; return the exit code. Raises SpecError for a selector nothing can be made of."""
-    sandbox = apply_basic()
+    driver = make_driver(spec.driver, spec.match)
+    needs = driver.needs | SandboxNeeds(python_runtime("r"))
+    confinement = Confinement(spec.device, widened(needs, spec.sandbox), spec.sandbox)
+    confinement.before_connect()
     with Channel(spec) as channel, closing(Watch()) as watch:
-        scout = Scout(spec, channel, watch)
+        channel.wait_heard()
+        sandbox = confinement.after_connect()
         channel.greet(sandbox, os.getpid())
+        if lacking := refusal.of(sandbox, spec.sandbox):
+            driver = refusal.RefusedDriver(lacking)
+        scout = Scout(spec, channel, watch, driver)
         return serve(scout, channel, lifeline_fd)

@@ -1,10 +1,12 @@
 """Reads and writes one sysfs attribute of a device, wherever the configuration says it lies."""
 
 import os
+from collections.abc import Iterable
 
 from devd.ipc.messages import Device, Node
 from devd.workers.errors import SpecError
 from devd.workers.params import fill, kernel_name
+from devd.workers.sandbox.needs import PathNeed, SandboxNeeds
 
 ROOT = "/sys"
 PAGE_BYTES = 4096
@@ -35,8 +37,19 @@ def attribute_path(attribute: str, node: Node | None, device: Device, where: str
 def check_below_sys(path: str, where: str) -> None:
     """Raise SpecError when a path, all links followed, does not lie below /sys. Touches sysfs."""
     real = os.path.realpath(path)
-    if not real.startswith(f"{ROOT}/"):
+    if not _is_below_sys(real):
         raise SpecError(f"{where}: {path} leads to {real}, only attributes below {ROOT} are allowed")
+
+
+def _is_below_sys(real: str) -> bool:
+    return real.startswith(f"{ROOT}/")
+
+
+def needs(paths: Iterable[str], device: Device, rights: str) -> SandboxNeeds:
+    """Return what reading or writing these attributes takes: reading may look around in the device's own folders."""
+    attributes = [PathNeed(path, rights, vital=True) for path in paths if _is_below_sys(os.path.realpath(path))]
+    folders = [PathNeed(folder_of(node), "r") for node in device.nodes if node.kind != "other"]
+    return SandboxNeeds((*attributes, *folders))
 
 
 def read(path: str) -> str:

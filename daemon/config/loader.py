@@ -49,10 +49,19 @@ def _validated(document: Document, problems: list[Problem]) -> Config | None:
             problems.append(problem_at(root, (), "a map with the keys kubelet and resources is needed", "a map"))
         return None
     try:
-        return Config.model_validate(document.data)
+        return _inherited(Config.model_validate(document.data))
     except ValidationError as error:
         problems += problems_of(error, root)
         return None
+
+
+def _inherited(config: Config) -> Config:
+    """Return the configuration with what resources take over from the file spelt out."""
+    resources = tuple(
+        one if one.sandbox is not None else one.model_copy(update={"sandbox": config.sandbox})
+        for one in config.resources
+    )
+    return config.model_copy(update={"resources": resources})
 
 
 def _whole_file(message: str) -> Problem:

@@ -10,6 +10,7 @@ from devd.daemon.config.match import NodeMatch, SimMatch
 from devd.daemon.config.probes import AnyProbe, ExistsProbe, NodeProbe, Probe, SimOnlyProbe, SimProbe
 from devd.daemon.config.resets import AnyReset
 from devd.daemon.config.rules import Given, choice, duration, flag, whole
+from devd.daemon.config.sandbox import MODES, Mode, SandboxAllow
 from devd.daemon.config.section import UNKNOWN, Section, tag_of
 from devd.daemon.config.values import (
     Access,
@@ -169,6 +170,17 @@ class Resource(Section):
         description="When a device that falls again and again is held back, see [flap](#flap); absent: never.",
     )
 
+    sandbox: Annotated[Mode | None, choice(*MODES)] = Field(
+        None,
+        description="`required`: a layer of the workers' sandbox that cannot be had makes the devices Unhealthy; "
+        "`best-effort`: it is left out and shown. Absent: what `sandbox` of the file says.",
+    )
+    sandbox_allow: SandboxAllow | None = Field(
+        None,
+        description="What the workers may do beyond what their probe and reset declare, see "
+        "[sandbox_allow](#sandbox_allow).",
+    )
+
     @property
     def match(self) -> dict[str, object]:
         """The selector as plain values, ready for a scout."""
@@ -218,6 +230,11 @@ class Config(Section):
     kubelet: Kubelet = Field(Kubelet(), description="The kubelet's directories, and the way of registering.")
     metrics: Annotated[Metrics | None, Given()] = Field(
         None, description="The endpoint for Prometheus, see [metrics](#metrics); absent: none."
+    )
+    sandbox: Annotated[Mode, choice(*MODES)] = Field(
+        "best-effort",
+        description="For resources that do not say: `required` makes devices Unhealthy whose worker lacks a layer of "
+        "its sandbox, `best-effort` leaves it out and shows it.",
     )
     resources: tuple[AnyResource, ...] = Field(
         min_length=1, max_length=MAX_RESOURCES, description=f"What is offered; 1 to {MAX_RESOURCES} resources."

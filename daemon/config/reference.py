@@ -16,6 +16,7 @@ from devd.daemon.config.model import Config, Discovery, Flap, Kubelet, Metrics, 
 from devd.daemon.config.probes import NODE_PROBES, NodeProbe, Probe, SimProbe
 from devd.daemon.config.resets import AnyReset, Reset
 from devd.daemon.config.rules import duration_text
+from devd.daemon.config.sandbox import SandboxAllow
 from devd.daemon.config.section import UNKNOWN
 from devd.daemon.device_state import LEASE_SLACK_S
 
@@ -58,6 +59,7 @@ def page() -> str:
         _section("### discovery", Discovery),
         _section("### restart", Restart),
         _section("### flap", Flap),
+        _section("### sandbox_allow", SandboxAllow),
     ]
     return "\n".join(parts)
 

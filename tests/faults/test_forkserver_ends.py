@@ -97,7 +97,7 @@ def test_killed_worker_takes_its_commands_family_along(bench: ForkBench, tmp_pat
     """When a worker is killed, its command and the command's own child end, even one in a session of its own."""
     path = tmp_path / "pids"
     probe = {"kind": "exec", "command": _family(path, own_session=own_session)}
-    worker = bench.fork(bench.spec("sim0", probe=probe, timeout_s=60.0))
+    worker = bench.fork(bench.spec("sim0", probe=probe, timeout_s=60.0, sandbox={"write": [str(tmp_path)]}))
     bench.until(lambda: len(_pids_in(path)) == 2)
     pids = _pids_in(path)
     assert all(alive(pid) for pid in pids)
@@ -112,7 +112,7 @@ def test_late_command_is_killed_with_its_family_and_told(bench: ForkBench, tmp_p
     """A command that outlives the timeout is killed, its child too, and the probe fails with what it printed."""
     path = tmp_path / "pids"
     probe = {"kind": "exec", "command": _family(path, own_session=True)}
-    worker = bench.fork(bench.spec("sim0", probe=probe, timeout_s=1.5))
+    worker = bench.fork(bench.spec("sim0", probe=probe, timeout_s=1.5, sandbox={"write": [str(tmp_path)]}))
     verdict = bench.until_verdict("sim0")
     assert verdict.verdict == "fail"
     assert "took longer than 1.5 s: killed" in verdict.reason

@@ -175,8 +175,9 @@ def test_exec_output_is_bounded(bench: ForkBench) -> None:
 def test_exec_does_not_wait_for_what_the_command_leaves(bench: ForkBench, tmp_path: Path) -> None:
     """A command that ends while its child holds the output open is done; the child is killed."""
     path = tmp_path / "pid"
-    verdict = _verdict(bench, {"kind": "exec", "command": ["sh", "-c", f"sleep 1000 & echo $! > {path}"]})
-    assert verdict == "pass"
+    probe = {"kind": "exec", "command": ["sh", "-c", f"sleep 1000 & echo $! > {path}"]}
+    bench.fork(bench.spec("null", probe=probe, target=NULL, sandbox={"write": [str(tmp_path)]}))
+    assert bench.until_verdict("null").verdict == "pass"
     until(lambda: not Path(f"/proc/{path.read_text().strip()}").exists())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from devd.ipc.messages import Device
+from devd.workers.sandbox.needs import SandboxNeeds
 
 MAX_ID_CHARS = 56
 """The kubelet's checks allow 63; the rest is for the replica's ``::n``."""
@@ -39,6 +40,10 @@ class Driver(Protocol):
     @property
     def what(self) -> str:
         """Name what is looked for ("/dev/ttyUSB*")."""
+
+    @property
+    def needs(self) -> SandboxNeeds:
+        """Return what the sandbox must leave to its scout."""
 
     def discover(self) -> Found:
         """Look once. Raises OSError when nothing can be said at all; the last list stays then."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devd.ipc.patterns import has_magic
 from devd.workers.errors import explain
 
 MAX_DEPTH = 16
@@ -90,19 +91,11 @@ class Expansion:
             self.directories.append(path)
 
 
-def has_magic(part: str) -> bool:
-    """Return whether a text is a pattern."""
-    return any(sign in part for sign in "*?[")
-
-
-def matches(path: str, pattern: str) -> bool:
-    """Return whether a path fits a pattern as a whole, component by component (``**`` as above)."""
-    return _fits([one for one in path.split("/") if one], [one for one in pattern.split("/") if one])
-
-
-def _fits(names: list[str], parts: list[str]) -> bool:
-    if not parts:
-        return not names
-    if parts[0] == "**":
-        return any(_fits(names[skip:], parts[1:] or ["*"]) for skip in range(len(names) + 1))
-    return bool(names) and fnmatch.fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
+def fixed_part(pattern: str) -> str:
+    """Return the nearest directory there is now below which all matches of an absolute pattern lie."""
+    folder = Path("/")
+    for part in [one for one in pattern.split("/") if one][:-1]:
+        if has_magic(part) or not (folder / part).is_dir():
+            break
+        folder /= part
+    return str(folder)

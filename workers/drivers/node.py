@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from devd.ipc.messages import Device, Node, NodeKind
+from devd.ipc.patterns import matches
 from devd.workers import sysfs
 from devd.workers.drivers import globs
 from devd.workers.drivers.base import Found, device_id
 from devd.workers.errors import SpecError, explain
 from devd.workers.params import Params
 from devd.workers.probes.base import identity
+from devd.workers.sandbox.needs import PathNeed, SandboxNeeds
 
 _KINDS: tuple[tuple[int, str], ...] = (
     (stat.S_IFREG, "regular file"),
@@ -35,6 +37,9 @@ class NodeDriver:
                 raise SpecError(f"match: {pattern!r} found, an absolute path is needed")
         self.leave_alone: frozenset[str] = frozenset()
         self.what = self._patterns[0]
+        folders = dict.fromkeys(globs.fixed_part(one) for one in self._patterns)
+        paths = [PathNeed(folder, "r", vital=True) for folder in folders]
+        self.needs = SandboxNeeds((*paths, PathNeed(sysfs.ROOT, "r")), frozenset({"watch"}))
 
     def discover(self) -> Found:
         """Expand the globs in their order and look at each file."""
@@ -43,7 +48,7 @@ class NodeDriver:
             expansion.add(pattern)
         scan = _Scan(expansion.problems, take_any=self._any)
         for path in dict.fromkeys(expansion.paths):
-            if path not in self.leave_alone and not any(globs.matches(path, pattern) for pattern in self._exclude):
+            if path not in self.leave_alone and not any(matches(path, pattern) for pattern in self._exclude):
                 scan.look(path, named=path in self._patterns)
         return Found(tuple(scan.devices), tuple(dict.fromkeys(scan.problems)), tuple(expansion.directories))
 

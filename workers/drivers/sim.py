@@ -10,6 +10,7 @@ from devd.workers.drivers.base import Found
 from devd.workers.errors import SpecError, explain
 from devd.workers.params import Params
 from devd.workers.probes.base import identity
+from devd.workers.sandbox.needs import PathNeed, SandboxNeeds
 
 
 class SimDriver:
@@ -26,6 +27,8 @@ class SimDriver:
             self._devices = [_Simulated.of(one) for one in params.maps("devices")]
         self.leave_alone: frozenset[str] = frozenset()
         self.what = f"{len(self._devices)} simulated devices"
+        paths = [PathNeed(str(Path(one.path).parent), "r", vital=True) for one in self._devices if one.path]
+        self.needs = SandboxNeeds(tuple(paths), frozenset({"watch"}))
 
     def discover(self) -> Found:
         """Return the devices; the path of each is looked at, and the device is listed without it if it is missing."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from devd.ipc.messages import Node, NodeKind, WorkerSpec
 from devd.workers.errors import ProbeError, explain
+from devd.workers.sandbox.needs import PathNeed, SandboxNeeds
 
 Say = Callable[[str], None]
 """Publishes the name of the call that comes next, so that a hang has a name."""
@@ -34,6 +35,10 @@ class Probe(Protocol):
     def activity(self) -> str:
         """Name the first call of a run ("open /dev/fuse")."""
 
+    @property
+    def needs(self) -> SandboxNeeds:
+        """Return what the sandbox must leave to it."""
+
     def run(self, call: Call) -> str:
         """Return "" when the device is well, or what is worth telling although it is ("in use").
 
@@ -52,6 +57,12 @@ def nodes_of(spec: WorkerSpec) -> tuple[Node, ...]:
 def first_path(spec: WorkerSpec) -> str:
     """Return the first node's path for an activity's name, or the device's id."""
     return spec.target.nodes[0].path if spec.target is not None and spec.target.nodes else spec.device
+
+
+def node_needs(spec: WorkerSpec, rights: str) -> SandboxNeeds:
+    """Return the need of the target's nodes, each as long as it is the one discovery saw."""
+    nodes = spec.target.nodes if spec.target is not None else ()
+    return SandboxNeeds(tuple(PathNeed(node.path, rights, node, vital=True) for node in nodes))
 
 
 def identity(status: os.stat_result) -> tuple[NodeKind, int, int]:

@@ -1,12 +1,15 @@
 """Probe ``exec``: a command of the operator's says by its exit code whether the device is well."""
 
 import os
+import shutil
 
 from devd.ipc.messages import Device, WorkerSpec
 from devd.workers.command import CommandError, CommandRunner, describe
 from devd.workers.errors import ProbeError, SpecError
 from devd.workers.params import Params, device_fields, fill
-from devd.workers.probes.base import Call
+from devd.workers.probes.base import Call, node_needs
+from devd.workers.sandbox.needs import EXEC_FILES, EXEC_MEMORY_BYTES, EXEC_PROCESSES, PathNeed, SandboxNeeds
+from devd.workers.sandbox.runtime import ETC, PROGRAMS, PSEUDO_DEVICES, python_runtime
 
 
 class ExecProbe:
@@ -18,6 +21,7 @@ class ExecProbe:
         self._command = command_of(params, self._device)
         self._ok_codes = {int(code) for code in params.numbers("ok_codes")} if params.has("ok_codes") else {0}
         self._runner = runner
+        self.needs = command_needs(spec, self._command[0])
         self.activity = f"exec {os.path.basename(self._command[0])}"  # noqa: PTH119 - a text, no file is meant
 
     def run(self, call: Call) -> str:
@@ -39,6 +43,21 @@ def command_of(params: Params, device: Device) -> list[str]:
     if not command or not command[0]:
         raise SpecError(f"{where}: a program is needed")
     return command
+
+
+def command_needs(spec: WorkerSpec, program: str) -> SandboxNeeds:
+    """Return what a command of the operator's gets: its device, programs and libraries, and to start processes."""
+    path = shutil.which(program) or program
+    folder = os.path.dirname(os.path.realpath(path))  # noqa: PTH120 - text paths throughout
+    own = [PathNeed(path, "rx", vital=True), PathNeed(folder, "rx")] if path.startswith("/") else []
+    common = SandboxNeeds(
+        paths=(*own, *PROGRAMS, *ETC, *PSEUDO_DEVICES, *python_runtime("rx")),
+        groups=frozenset({"exec"}),
+        memory_bytes=EXEC_MEMORY_BYTES,
+        files=EXEC_FILES,
+        processes=EXEC_PROCESSES,
+    )
+    return common | node_needs(spec, "rwi")
 
 
 def environment_of(device: Device) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import os
 
 from devd.ipc.messages import Node, WorkerSpec
-from devd.workers.probes.base import Call, check_same, failed, first_path, nodes_of
+from devd.workers.probes.base import Call, check_same, failed, first_path, node_needs, nodes_of
 
 
 class ExistsProbe:
@@ -12,6 +12,7 @@ class ExistsProbe:
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self.activity = f"stat {first_path(spec)}"
+        self.needs = node_needs(spec, "")
 
     def run(self, call: Call) -> str:
         """Check every node. Raises ProbeError."""

@@ -10,8 +10,9 @@ import os
 from devd.ipc.messages import Node, WorkerSpec
 from devd.workers.errors import ProbeError, SpecError
 from devd.workers.params import Params
-from devd.workers.probes.base import Call, failed, first_path, joined, nodes_of
+from devd.workers.probes.base import Call, failed, first_path, joined, node_needs, nodes_of
 from devd.workers.probes.open import IN_USE, MODES, open_node
+from devd.workers.sandbox.needs import SandboxNeeds
 
 IOC_WRITE = 1 << 30
 """The direction bit of asm-generic/ioctl.h: the caller's buffer is read by the driver."""
@@ -27,10 +28,12 @@ class IoctlProbe:
         params = Params("probe", spec.probe)
         self._request = params.whole("request")
         self._returns = params.whole("returns") if params.has("returns") else None
-        self._flags = MODES[params.choice("mode", tuple(MODES), "r")] | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        mode = params.choice("mode", tuple(MODES), "r")
+        self._flags = MODES[mode] | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         if self._request & IOC_WRITE:
             raise SpecError(f"probe.request: {self._request:#x} is a request that writes: only such that read are made")
         self.activity = f"open {first_path(spec)}"
+        self.needs = node_needs(spec, f"{mode}i") | SandboxNeeds(groups=frozenset({"ioctl"}))
 
     def run(self, call: Call) -> str:
         """Ask every node. Raises ProbeError."""

@@ -5,7 +5,7 @@ import os
 
 from devd.ipc.messages import Node, WorkerSpec
 from devd.workers.params import Params
-from devd.workers.probes.base import Call, check_same, failed, first_path, joined, nodes_of
+from devd.workers.probes.base import Call, check_same, failed, first_path, joined, node_needs, nodes_of
 
 IN_USE = "in use (EBUSY)"
 """An exclusive node answers so while a pod has it: somebody works with it, so it is alive."""
@@ -21,6 +21,7 @@ class OpenProbe:
         mode = Params("probe", spec.probe).choice("mode", tuple(MODES), "r")
         self._flags = MODES[mode] | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         self.activity = f"open {first_path(spec)}"
+        self.needs = node_needs(spec, mode)
 
     def run(self, call: Call) -> str:
         """Open every node. Raises ProbeError."""

@@ -10,7 +10,7 @@ import select
 from devd.ipc.messages import Node, WorkerSpec
 from devd.workers.errors import ProbeError
 from devd.workers.params import Params
-from devd.workers.probes.base import Call, failed, first_path, joined, nodes_of
+from devd.workers.probes.base import Call, failed, first_path, joined, node_needs, nodes_of
 from devd.workers.probes.open import IN_USE, open_node
 
 FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -25,6 +25,7 @@ class ReadProbe:
         self._bytes = params.whole("bytes", 1, least=1)
         self._offset = params.whole("offset") if params.has("offset") else None
         self.activity = f"open {first_path(spec)}"
+        self.needs = node_needs(spec, "r")
 
     def run(self, call: Call) -> str:
         """Read from every node. Raises ProbeError."""

@@ -10,6 +10,7 @@ from devd.workers import sim
 from devd.workers.errors import ProbeError
 from devd.workers.misdeeds import Misdeed
 from devd.workers.probes.base import Call
+from devd.workers.sandbox.needs import NOTHING
 
 FLOOD_S = 1.0
 SLOW_FACTOR = 1.5
@@ -30,6 +31,7 @@ class SimProbe:
         self._started_s = time.monotonic()
         self.activity = f"probe {spec.device}"
         self._device = spec.device
+        self.needs = NOTHING
         if self._script and self._script[0].do == "mute":
             hang()
 

@@ -9,6 +9,7 @@ from devd.workers.errors import ProbeError, SpecError
 from devd.workers.params import Params
 from devd.workers.probes.base import Call, failed, first_path
 
+_WHERE = "probe.attribute"
 _RANGE_ENDS = 2
 _SHOWN_CHARS = 80
 
@@ -25,19 +26,22 @@ class SysfsProbe:
         self._test = _test(params)
         self._device = spec.target if spec.target is not None else Device(spec.device)
         self.activity = f"read {self._attribute} of {first_path(spec)}"
+        self.needs = sysfs.needs(self._paths(), self._device, "r")
 
     def run(self, call: Call) -> str:
         """Check the attribute of every node. Raises ProbeError."""
-        nodes: tuple[Node | None, ...] = self._device.nodes or (None,)
-        where = "probe.attribute"
-        paths = [sysfs.attribute_path(self._attribute, node, self._device, where) for node in nodes]
-        for path in dict.fromkeys(paths):
+        for path in self._paths():
             call.say(f"read {path}")
-            self._check(path, where)
+            self._check(path)
         return ""
 
-    def _check(self, path: str, where: str) -> None:
-        sysfs.check_below_sys(path, where)
+    def _paths(self) -> tuple[str, ...]:
+        """Return the attribute's path for each node, each path once."""
+        nodes: tuple[Node | None, ...] = self._device.nodes or (None,)
+        return tuple(dict.fromkeys(sysfs.attribute_path(self._attribute, node, self._device, _WHERE) for node in nodes))
+
+    def _check(self, path: str) -> None:
+        sysfs.check_below_sys(path, _WHERE)
         try:
             text = sysfs.read(path)
         except OSError as error:

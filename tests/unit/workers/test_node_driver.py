@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from devd.ipc.patterns import matches
 from devd.workers.drivers.base import MAX_ID_CHARS, device_id
-from devd.workers.drivers.globs import Expansion, matches
+from devd.workers.drivers.globs import Expansion
 from devd.workers.drivers.node import NodeDriver
 
 

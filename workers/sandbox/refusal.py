@@ -1,0 +1,61 @@
+"""What stands in for the hardware's code where the operator requires the whole sandbox and a layer is missing."""
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+from devd.ipc.messages import Sandbox
+from devd.workers.drivers.base import Found
+from devd.workers.errors import ProbeError, ResetError
+from devd.workers.probes.base import Call
+from devd.workers.sandbox.needs import NOTHING
+
+
+def of(sandbox: Sandbox, options: Mapping[str, object]) -> str:
+    """Return why a worker with this sandbox may not begin, or nothing."""
+    if options.get("required") is not True or not sandbox.missing:
+        return ""
+    layers = "; ".join(f"{layer} ({why})" for layer, why in sorted(sandbox.missing.items()))
+    return f"the sandbox is required and lacks {layers}"
+
+
+class RefusedProbe:
+    """Always fails."""
+
+    activity = "refuse"
+    needs = NOTHING
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def run(self, call: Call) -> NoReturn:  # noqa: ARG002 - the protocol's own argument
+        """Touch nothing. Raises ProbeError."""
+        raise ProbeError(self._reason)
+
+
+class RefusedReset:
+    """Always fails."""
+
+    activity = "refuse"
+    needs = NOTHING
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def run(self, call: Call) -> NoReturn:  # noqa: ARG002 - the protocol's own argument
+        """Touch nothing. Raises ResetError."""
+        raise ResetError(self._reason)
+
+
+class RefusedDriver:
+    """Always fails."""
+
+    what = "nothing"
+    needs = NOTHING
+
+    def __init__(self, reason: str) -> None:
+        self.leave_alone: frozenset[str] = frozenset()
+        self._reason = reason
+
+    def discover(self) -> Found:
+        """Touch nothing. Raises OSError."""
+        raise PermissionError(self._reason)
