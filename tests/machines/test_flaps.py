@@ -71,7 +71,7 @@ def test_device_is_held_back_exactly_while_its_flaps_say_so(history: History) ->
 def check_many() -> None:
     """Check many histories, always the same ones; for the mutants."""
     quick = settings(
-        max_examples=500,
+        max_examples=120,
         deadline=None,
         database=None,
         derandomize=True,
