@@ -178,7 +178,7 @@ class Resource(Section):
     sandbox_allow: SandboxAllow | None = Field(
         None,
         description="What the workers may do beyond what their probe and reset declare, see "
-        "[sandbox_allow](#sandbox_allow).",
+        "[What workers may do](#what-workers-may-do).",
     )
 
     @property

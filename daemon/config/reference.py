@@ -59,7 +59,7 @@ def page() -> str:
         _section("### discovery", Discovery),
         _section("### restart", Restart),
         _section("### flap", Flap),
-        _section("### sandbox_allow", SandboxAllow),
+        _section("### What workers may do", SandboxAllow),
     ]
     return "\n".join(parts)
 

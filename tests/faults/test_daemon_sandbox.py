@@ -1,0 +1,86 @@
+"""The workers' sandbox as the daemon runs it: reported, required, widened, and checked from outside."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from devd.daemon.demo.rig import Rig
+from tests.faults.worlds import FILES, SIM, files, scenario, sim, until
+
+TWO = "[{name: one}, {name: two}]"
+
+
+def uids(pid: int) -> set[str]:
+    """Return a process's real and effective uid."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return set(next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:3])
+
+
+def test_sandbox_of_each_worker_is_shown() -> None:
+    """The status names the layers each worker stands behind, and of those it lacks the reason."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 2)
+        for name in ("one", "two"):
+            sandbox = rig.device(name)["sandbox"]
+            assert {"no_new_privs", "undumpable", "limits"} <= set(sandbox["active"])
+            assert all(sandbox["missing"].values())
+            assert sandbox["level"] in {"full", "partial", "basic"}
+        assert rig.status()["resources"][0]["sandbox"] == {"mode": "best-effort", "allow": {}}
+
+    scenario(sim(TWO), play)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a worker a uid of its own")
+def test_each_worker_has_a_uid_of_its_own() -> None:
+    """No worker runs as root, and no two under one uid."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 2)
+        if "identity" not in rig.device("one")["sandbox"]["active"]:
+            pytest.skip(f"no uids to be had here: {rig.device('one')['sandbox']['missing']}")
+        seen = [uids(rig.device(name)["pid"]) for name in ("one", "two")]
+        seen.append(uids(rig.status()["resources"][0]["discovery"]["pid"]))
+        assert all(len(one) == 1 for one in seen)
+        assert len(set.union(*seen)) == 3
+        assert "0" not in set.union(*seen)
+
+    scenario(sim(TWO), play)
+
+
+def test_required_sandbox_that_lacks_a_layer_makes_the_device_unhealthy() -> None:
+    """With `sandbox: required` a missing layer is the device's reason, and its hardware is not touched."""
+    impossible = "    sandbox: required\n"
+
+    async def play(rig: Rig) -> None:
+        await until(lambda: rig.device("one")["sandbox"] is not None, "its word")
+        missing = rig.device("one")["sandbox"]["missing"]
+        if missing:
+            await until(lambda: "the sandbox is required and lacks" in rig.device("one")["reason"], "the reason")
+            assert rig.device("one")["health"] == "Unhealthy"
+            assert next(iter(missing)) in rig.device("one")["reason"]
+        else:
+            await rig.healthy(SIM, 1)
+        assert rig.status()["resources"][0]["sandbox"]["mode"] == "required"
+
+    scenario(sim("[{name: one}]", more=impossible), play)
+
+
+def test_widened_sandbox_is_shown_and_reaches_the_worker(tmp_path: Path) -> None:
+    """What the configuration leaves to a worker beyond its needs is in the status, and works."""
+    marker = tmp_path / "marks"
+    marker.mkdir(mode=0o777)
+    marker.chmod(0o777)
+    device = tmp_path / "dev-a"
+    device.touch()
+    probe = f"{{kind: exec, command: [/bin/touch, {marker}/seen], period: 200ms, timeout: 5s}}"
+    more = f"    sandbox_allow: {{write: {marker}, syscalls: files}}\n"
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(FILES, 1)
+        assert (marker / "seen").exists()
+        assert rig.status()["resources"][0]["sandbox"]["allow"]["write"] == [str(marker)]
+
+    scenario(files(device, probe=probe, more=more), play)
