@@ -187,6 +187,8 @@ class MemoryStore:
             if data is None:
                 path.unlink(missing_ok=True)
             else:
+                # It may not have been to be had at the start, or somebody removed it.
+                self._directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
                 _replace(path, data)
         except OSError as error:
             self._failed += 1

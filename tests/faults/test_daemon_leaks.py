@@ -21,6 +21,13 @@ def stand(rig: Rig) -> tuple[int, int, int]:
 async def quiet(rig: Rig, count: int) -> None:
     """Wait until all devices are served, and the sockets of ended workers are closed (libzmq does it in its thread)."""
     await until(lambda: [one["phase"] for one in rig.status()["devices"]] == ["serving"] * count, "all serving")
+    # A file that is being written is open.
+    await until(lambda: not any(_waiting(rig)), "journals and state written")
+
+
+def _waiting(rig: Rig) -> tuple[int, int]:
+    counters = rig.status()["daemon"]["counters"]
+    return counters["journal"]["waiting"], counters["state"]["waiting"]
 
 
 def test_workers_that_die_leave_no_descriptor_socket_or_zombie() -> None:
@@ -49,6 +56,7 @@ def test_workers_that_hang_leave_nothing_either() -> None:
 
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM, 2)
+        await quiet(rig, 2)
         before = stand(rig)
         await until(lambda: len(rig.journal("hangs", "kill")) >= HANGS, "some hangs")
         await until(lambda: stand(rig) == before, f"as before: {before}")
