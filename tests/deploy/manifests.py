@@ -110,7 +110,7 @@ def _validator(version: str, group_version: str, kind: str) -> Draft202012Valida
     schema = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
     def retrieve(uri: str) -> Resource[Any]:
-        contents = json.loads((folder / uri).read_text(encoding="utf-8"))
+        contents = json.loads((folder / Path(uri).name).read_text(encoding="utf-8"))
         return Resource.from_contents(contents, default_specification=DRAFT202012)
 
     registry: Registry[Any] = Registry(retrieve=retrieve)
