@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script, in no package
 """Write the image's bill of materials: CycloneDX 1.5, the same bytes for the same content.
 
 Debian's packages are read from a copy of dpkg's status file, Python's from the environment that runs this.

@@ -113,7 +113,7 @@ def _validator(version: str, group_version: str, kind: str) -> Draft202012Valida
         contents = json.loads((folder / Path(uri).name).read_text(encoding="utf-8"))
         return Resource.from_contents(contents, default_specification=DRAFT202012)
 
-    registry: Registry[Any] = Registry(retrieve=retrieve)
+    registry: Registry[Any] = Registry(retrieve=retrieve)  # type: ignore[call-arg]  # an alias that mypy misses
     return Draft202012Validator(schema, registry=registry)
 
 

@@ -26,7 +26,8 @@ Key = tuple[str, str]
 def values_of(name: str) -> list[str | Path]:
     """Return helm's arguments that make what an overlay makes."""
     file = CHART / "examples" / f"{name}.yaml"
-    return ["--set", "namespace.create=true", *(["--values", file] if file.exists() else [])]
+    more: list[str | Path] = ["--values", file] if file.exists() else []
+    return ["--set", "namespace.create=true", *more]
 
 
 def comparable(found: list[dict[str, Any]]) -> dict[Key, Any]:
