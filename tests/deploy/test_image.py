@@ -48,6 +48,11 @@ def rootfs() -> Iterator[Path]:
         buildah("rm", container)
 
 
+def children(pid: int) -> list[int]:
+    """Return the pids of a process's children."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
+
+
 class ContainedRig(Rig):
     """A rig whose devd is the image's, as PID 1 of a container."""
 
@@ -64,9 +69,8 @@ class ContainedRig(Rig):
     async def end_daemon(self, number: int = signal.SIGTERM) -> tuple[int, float]:
         """Signal the container's PID 1: unshare(1) before it takes no orders."""
         if self.daemon is not None:
-            pid = self.daemon.pid
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split():
-                os.kill(int(child), number)
+            for child in children(self.daemon.pid):
+                os.kill(child, number)
         return await super().end_daemon(signal.SIGCONT)
 
 
@@ -126,7 +130,7 @@ def test_the_bill_of_materials_is_complete(rootfs: Path) -> None:
 
 
 def test_bytecode_is_used_as_it_is(rootfs: Path) -> None:
-    """Every module of devd has bytecode that holds whatever the files' times are: nothing can be written at run time."""
+    """Every module of devd has bytecode that holds whatever the files' times are: none can be written later."""
     packages = next((rootfs / "opt/devd/lib").glob("python3.*")) / "site-packages" / "devd"
     sources = list(packages.rglob("*.py"))
     assert sources

@@ -52,7 +52,8 @@ def test_the_base_is_named_once() -> None:
 
 def test_versions_agree() -> None:
     """The chart, the manifests' image tag and the program have one version."""
-    program = re.search(r'^__version__ = "(.*)"', (ROOT / "devd" / "__init__.py").read_text(encoding="utf-8"), re.M)
+    source = (ROOT / "devd" / "__init__.py").read_text(encoding="utf-8")
+    program = re.search(r'^__version__ = "(.*)"', source, re.MULTILINE)
     assert program is not None
     chart = (CHART / "Chart.yaml").read_text(encoding="utf-8")
     assert f"appVersion: {program[1]}\n" in chart
