@@ -17,7 +17,7 @@ DEVICES = "/var/lib/devd-e2e/devices"
 """On the node and, by a mount, in devd's container: device nodes are made here, and taken away."""
 NULL = "e2e.devd.io/null"
 SIM = "e2e.devd.io/sim"
-COMMAND_WITHIN_S = 60.0
+COMMAND_WITHIN_S = 100.0
 WAIT_S = 90.0
 LOOK_EVERY_S = 0.5
 
