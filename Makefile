@@ -9,7 +9,7 @@ DEMO_SECONDS ?= 60
 JOBS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check-types bench proto docs constraints image e2e clean
+.PHONY: help setup demo test lint check-types soak bench proto docs constraints image e2e clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+soak: $(STAMP)  ## random faults for SOAK_MINUTES (3), then all has to be as it was
+	$(BIN)/python -m tests.soak
+
 bench: $(STAMP)  ## measure; prints a table and writes benchmarks/results/
 	$(BIN)/python -m benchmarks
 
@@ -45,6 +48,7 @@ proto: $(STAMP)  ## regenerate proto/gen from the .proto files
 docs: $(STAMP)  ## regenerate the pages that are drawn from the code
 	$(BIN)/python -m devd.daemon.config.reference > docs/configuration.md
 	$(BIN)/python -m devd.daemon.lifecycle_page > docs/lifecycle.md
+	$(BIN)/python -m devd.daemon.metrics.reference > docs/metrics.md
 
 constraints: $(STAMP)  ## write down the versions that are installed now
 	{ echo '# The versions the tests run with. Written by "make constraints"; pip reads it with -c.'; \

@@ -38,7 +38,13 @@ def main() -> int:
 
 async def _measure(sizes: list[int]) -> list[measures.Row]:
     rows: list[measures.Row] = []
-    for step in (measures.verdict_to_kubelet, measures.hang_to_kubelet, measures.kubelet_restarts):
+    for step in (
+        measures.verdict_to_kubelet,
+        measures.hang_to_kubelet,
+        measures.kubelet_restarts,
+        measures.front_killed,
+        measures.flood_beside,
+    ):
         print(f"measuring {step.__name__}", file=sys.stderr)
         rows += await step()
     for size in sizes:

@@ -1,6 +1,7 @@
 """The measurements. Each returns rows of (what, value, unit); ratios compare within the same run."""
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
@@ -16,6 +17,8 @@ HANG_AFTER_S = 15
 LISTS = 20
 KUBELET_RESTARTS = 20
 HANGS = 5
+KILLS = 3
+DEVICES_KILLED = 32
 
 
 async def allocate_while_all_hang(devices: int) -> list[Row]:
@@ -111,6 +114,58 @@ async def start_up(devices: int) -> list[Row]:
         if front is not None:
             rows.append((f"PSS of the front, {devices} devices", front / 1024, "MiB"))
     return rows
+
+
+async def front_killed() -> list[Row]:
+    """SIGKILL to the front: until its processes are gone, and until the next start is registered again."""
+    gone_ms, back_ms = [], []
+    async with Rig(config(sim_resource("killed", DEVICES_KILLED))) as rig:
+        for _ in range(KILLS):
+            await rig.healthy("bench.devd.io/killed", DEVICES_KILLED)
+            family = [*rig.worker_pids()]
+            began_s = time.monotonic()
+            await rig.end_daemon(signal.SIGKILL)
+            await asyncio.to_thread(_wait_gone, family)
+            gone_ms.append((time.monotonic() - began_s) * 1e3)
+            rig.kubelet.cancel_streams()
+            rig.start_daemon()
+            took_s = await rig.healthy("bench.devd.io/killed", DEVICES_KILLED)
+            back_ms.append(took_s * 1e3)
+    return [
+        (f"front killed, {DEVICES_KILLED} workers gone, worst", max(gone_ms), "ms"),
+        (f"started after a kill, {DEVICES_KILLED} devices Healthy, worst", max(back_ms), "ms"),
+    ]
+
+
+def _wait_gone(pids: list[int]) -> None:
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        time.sleep(0.002)
+
+
+async def flood_beside() -> list[Row]:
+    """How late a neighbour's probes are told while another worker floods, over a quiet time in the same run."""
+    script = "[{for: 6s, do: pass}, {for: 60s, do: flood}]"
+    resources = config(sim_resource("calm", 1, period="200ms"), sim_resource("loud", 1, script=script, period="50ms"))
+    async with Rig(resources) as rig:
+        await rig.healthy("bench.devd.io/calm", 1)
+        quiet_s = await _worst_age(rig, 4.0)
+        await rig.journal_has("loud-0", "kill", 1)
+        loud_s = await _worst_age(rig, 4.0)
+    return [
+        ("neighbour's last report, oldest seen in quiet", quiet_s * 1e3, "ms"),
+        ("neighbour's last report, oldest seen beside floods", loud_s * 1e3, "ms"),
+        ("reports late by a flood beside", max(0.0, loud_s - quiet_s) * 1e3, "ms"),
+    ]
+
+
+async def _worst_age(rig: Rig, seconds: float) -> float:
+    """Return the largest age of the calm device's last probe, looked at for some seconds."""
+    until_s = time.monotonic() + seconds
+    worst_s = 0.0
+    while time.monotonic() < until_s:
+        worst_s = max(worst_s, float(rig.device("calm-0")["last_probe"]["age_s"]))
+        await asyncio.sleep(0.02)
+    return worst_s
 
 
 def _pss_kib(pid: int) -> int | None:

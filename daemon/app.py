@@ -26,9 +26,13 @@ from devd.daemon.logs import StderrHandler, set_up_logging
 from devd.daemon.memory import here
 from devd.daemon.memory_keeper import MemoryKeeper
 from devd.daemon.memory_store import MemoryStore
+from devd.daemon.metrics.collect import page as metrics_page
+from devd.daemon.metrics.process import OwnProcess
+from devd.daemon.metrics.server import MetricsServer
 from devd.daemon.options import RunOptions
 from devd.daemon.prestart import PreStartDesk
 from devd.daemon.reload import Reloader, overridden
+from devd.daemon.rpc_times import RpcTimes
 from devd.daemon.runtime_lock import RuntimeLock
 from devd.daemon.scout_feed import SCOUT_PREFIX
 from devd.daemon.status import StatusReport
@@ -73,7 +77,10 @@ def run(options: RunOptions) -> int:
     config = overridden(config, options)
     try:
         with RuntimeLock(RuntimeLayout(options.runtime_dir)) as layout:
-            return asyncio.run(Daemon(config, options, layout, handler).run())
+            code = asyncio.run(Daemon(config, options, layout, handler).run())
+            # Whoever still hurries the end has it already.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            return code
     except (StartupError, EndpointError) as error:
         log.error("devd cannot start: %s", error)
         return EXIT_FAILED
@@ -96,6 +103,7 @@ class Daemon:
         self._context.setsockopt(zmq.LINGER, 0)
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._changed = asyncio.Event()
+        self._times = RpcTimes()
 
     async def run(self) -> int:
         """Run until told to end."""
@@ -121,7 +129,7 @@ class Daemon:
         self._supervisor.on_stall(self._feed.drain)
         self._desk = PreStartDesk(self._ask_pre_start, self._expire_pre_start)
         watch = KubeletWatch(endpoint_directory(self._config.kubelet), log=kubelet_log)
-        self._fleet = Fleet(self._config, self._supervisor, self._desk, watch, self._serving_failed)
+        self._fleet = Fleet(self._config, self._supervisor, self._desk, watch, self._times, self._serving_failed)
         self._status = StatusReport(
             self._supervisor, self._fleet.scouts, self._fleet.tables, self._fleet.endpoints, self._facts()
         )
@@ -129,6 +137,7 @@ class Daemon:
         self._reload = Reloader(self._options, loop, self._fleet)
         loop.add_signal_handler(signal.SIGHUP, self._reload.ask)
         self._control = ControlDesk(loop, control, self._supervisor, self._build_status, self._reload.ask)
+        self._metrics = await self._start_metrics()
         log.info("devd %s runs %d resources", os.getpid(), len(self._fleet.tables), extra={"event": "start"})
         watch.start()
         self._fleet.start()
@@ -224,6 +233,17 @@ class Daemon:
             self._reload.facts(),
         )
 
+    async def _start_metrics(self) -> MetricsServer | None:
+        """Answer Prometheus, if that is configured. Raises StartupError."""
+        if self._config.metrics is None:
+            return None
+        process = OwnProcess()
+        server = MetricsServer(
+            self._config.metrics.listen, lambda: metrics_page(self._build_status(), self._times, process.read())
+        )
+        await server.start()
+        return server
+
     # ---- the end ----
 
     def _end_asked(self, number: int) -> None:
@@ -250,6 +270,8 @@ class Daemon:
         if left:
             log.warning("workers %s do not end: the kernel keeps them until their device lets go", list(left))
         self._control.close()
+        if self._metrics is not None:
+            await self._metrics.close()
         # Readers before descriptors: a number that is closed first may be another's by the time it is let go.
         self._feed.close()
         bus.close()

@@ -50,9 +50,12 @@ _OFFER_KEYS = ("access", "replicas", "share", "env", "annotations", "mounts", "c
 
 def changes(old: Config, new: Config) -> Changes:
     """Return what has to be done to run by ``new`` instead of ``old``. Only the order of resources may go unnoticed."""
-    moved = [name for name in ("dir", "registration", "registry_dir") if _differs(old.kubelet, new.kubelet, name)]
+    names = ("dir", "registration", "registry_dir")
+    moved = [f"kubelet.{name}" for name in names if _differs(old.kubelet, new.kubelet, name)]
+    if old.metrics != new.metrics:
+        moved.append("metrics")
     if moved:
-        keys = ", ".join(f"kubelet.{name}" for name in moved)
+        keys = ", ".join(moved)
         return Changes(refused=f"{keys} cannot be changed while devd runs: restart it; nothing of the change is taken")
     before = {one.name: one for one in old.resources}
     after = {one.name: one for one in new.resources}

@@ -87,7 +87,8 @@ class DeviceState:
     """All the front knows of a device's health and worker. ``*_at_s`` and ``*_s`` as in the events.
 
     ``well`` is a live lease; ``healthy`` is what is offered: well, and neither cordoned nor held back for its flaps.
-    What began before ``forgiven_s`` counts from then only: the front was away. ``falls`` are when it fell from well; ``stale``: its worker was made by a spec that is not valid any more.
+    ``falls`` are when it fell from well; ``stale``: its worker was made by a spec that is not valid any more. What
+    began before ``forgiven_s`` counts from then only: the front was away.
     """
 
     id: str

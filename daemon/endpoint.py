@@ -19,6 +19,7 @@ from devd.daemon.plugin_server import PluginServer, serve_plugin, socket_path
 from devd.daemon.plugin_watcher import WatcherRegistration
 from devd.daemon.registration import SocketRegistration
 from devd.daemon.resource import ResourceView
+from devd.daemon.rpc_times import RpcTimes
 
 DEFAULT_TIMING = Timing()
 
@@ -31,8 +32,8 @@ def endpoint_directory(kubelet: KubeletPaths) -> Path:
 class ResourceEndpoint:
     """One per resource. ``watch`` is shared by all, started before and closed after them by its owner.
 
-    ``clock`` gives wall time in seconds, for the status alone. Raises StartupError when the directory is too long for
-    a socket's path.
+    ``clock`` gives wall time in seconds, for the status alone; ``times`` counts the kubelet's calls. Raises
+    StartupError when the directory is too long for a socket's path.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class ResourceEndpoint:
         log: logging.Logger,
         clock: Callable[[], float] = time.time,
         timing: Timing = DEFAULT_TIMING,
+        times: RpcTimes | None = None,
     ) -> None:
         self._view = view
         self._watch = watch
         self._log = log
         self._timing = timing
+        self._times = times
         self._path = socket_path(endpoint_directory(kubelet), view.name)
         self._waker = Waker()
         self._board = StatusBoard(view.name, kubelet.registration, self._path, log, clock)
@@ -145,7 +148,7 @@ class ResourceEndpoint:
 
     async def _serve(self) -> PluginServer | None:
         """Serve on a fresh socket; None when that has to be tried again later."""
-        plugin = Plugin(self._view, self._detached, self._log, self._waker.wake)
+        plugin = Plugin(self._view, self._detached, self._log, self._waker.wake, self._times)
         server = None
         try:
             server = await serve_plugin(self._path, plugin, self._way.services())

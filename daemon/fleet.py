@@ -14,6 +14,7 @@ from devd.daemon.endpoint import ResourceEndpoint
 from devd.daemon.errors import StartupError
 from devd.daemon.kubelet_watch import KubeletWatch
 from devd.daemon.prestart import PreStartDesk
+from devd.daemon.rpc_times import RpcTimes
 from devd.daemon.scout_feed import ScoutFeed
 from devd.daemon.supervisor import Supervisor
 from devd.daemon.table import ResourceTable
@@ -36,6 +37,7 @@ class Fleet:
         supervisor: Supervisor,
         desk: PreStartDesk,
         watch: KubeletWatch,
+        times: RpcTimes,
         failed: Callable[[], None],
     ) -> None:
         self.config = config
@@ -46,6 +48,7 @@ class Fleet:
         self._supervisor = supervisor
         self._desk = desk
         self._watch = watch
+        self._times = times
         self._failed = failed
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -130,7 +133,9 @@ class Fleet:
         self._put_endpoint(resource.name)
 
     def _put_endpoint(self, name: str) -> None:
-        self.endpoints[name] = ResourceEndpoint(self.tables[name], self.config.kubelet, self._watch, log=kubelet_log)
+        self.endpoints[name] = ResourceEndpoint(
+            self.tables[name], self.config.kubelet, self._watch, log=kubelet_log, times=self._times
+        )
 
     def _drop_endpoint(self, name: str) -> None:
         """Take a resource off the kubelet; what comes next on its socket waits for that."""

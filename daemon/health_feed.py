@@ -23,6 +23,8 @@ BATCH = 256
 """Messages taken before the loop gets its turn again."""
 DRAIN_BATCHES = 64
 """After an absence of the front's own: the full queues of 256 workers."""
+REFUSALS = ("unknown sender", "flood", "garbage", "spoof", "future", "stale")
+"""Why a message is refused; a metric's labels."""
 
 
 def most_sequence(age_s: float) -> float:

@@ -139,7 +139,9 @@ class MemoryStore:
 
     def _lock(self) -> bool:
         """Keep other daemons out of the directory for as long as this process lives."""
-        fd = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        path = self._root / "lock"
+        # Read-only: a descriptor that may write would keep an operator from mounting the disk read-only.
+        fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -151,8 +153,7 @@ class MemoryStore:
             )
             return False
         self._lock_fd = fd
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
+        path.write_text(f"{os.getpid()}\n", encoding="ascii")
         return True
 
     def _write_all(self) -> None:

@@ -23,6 +23,7 @@ from devd.daemon.plugin_wire import (
     one_line,
 )
 from devd.daemon.resource import ResourceView
+from devd.daemon.rpc_times import RpcCall, RpcTimes
 from devd.proto.gen import deviceplugin_pb2 as pb
 from devd.proto.gen import deviceplugin_pb2_grpc as rpc
 
@@ -86,15 +87,24 @@ class _Stream:
 
 
 class Plugin(rpc.DevicePluginServicer):
-    """Serves one resource on one socket. ``on_streams`` is called whenever a stream opened or ended."""
+    """Serves one resource on one socket. ``on_streams`` is called whenever a stream opened or ended.
+
+    ``times`` counts the calls: one for all sockets, whoever wants to know.
+    """
 
     def __init__(
-        self, view: ResourceView, detached: Detached, log: logging.Logger, on_streams: Callable[[], None]
+        self,
+        view: ResourceView,
+        detached: Detached,
+        log: logging.Logger,
+        on_streams: Callable[[], None],
+        times: RpcTimes | None = None,
     ) -> None:
         self._view = view
         self._detached = detached
         self._log = log
         self._on_streams = on_streams
+        self._times = times if times is not None else RpcTimes()
         self._streams: set[_Stream] = set()
         self._closing = False
         self._oversize = False
@@ -125,7 +135,8 @@ class Plugin(rpc.DevicePluginServicer):
         context: Context,
     ) -> pb.DevicePluginOptions:
         """Answer what the kubelet asks inside Register."""
-        return await self._answer("GetDevicePluginOptions", context, self._options)
+        with self._times.call("GetDevicePluginOptions") as call:
+            return await self._answer(call, context, self._options)
 
     async def ListAndWatch(  # type: ignore[override]  # grpc.aio takes a coroutine that writes as well, see _feed
         self,
@@ -137,24 +148,27 @@ class Plugin(rpc.DevicePluginServicer):
         self._streams.add(stream)
         self.streams_opened += 1
         self._on_streams()
-        try:
-            await self._feed(stream, context)
-        except Exception as error:  # noqa: BLE001 - a view's bug must not end the server
-            if not context.done():  # else a write met a peer that is gone: the ordinary end
-                await self._fail("ListAndWatch", context, error)
-        finally:
-            self._streams.discard(stream)
-            self._on_streams()
+        with self._times.call("ListAndWatch", stream=True) as call:
+            try:
+                await self._feed(stream, context, call)
+            except Exception as error:  # noqa: BLE001 - a view's bug must not end the server
+                if not context.done():  # else a write met a peer that is gone: the ordinary end
+                    await self._fail(call, context, error)
+            finally:
+                self._streams.discard(stream)
+                self._on_streams()
 
     async def GetPreferredAllocation(
         self, request: pb.PreferredAllocationRequest, context: Context
     ) -> pb.PreferredAllocationResponse:
         """Choose for each container from the table."""
-        return await self._answer("GetPreferredAllocation", context, lambda: self._preferred(request))
+        with self._times.call("GetPreferredAllocation") as call:
+            return await self._answer(call, context, lambda: self._preferred(request))
 
     async def Allocate(self, request: pb.AllocateRequest, context: Context) -> pb.AllocateResponse:
         """Say for each container what it gets, from the table."""
-        return await self._answer("Allocate", context, lambda: self._allocated(request))
+        with self._times.call("Allocate") as call:
+            return await self._answer(call, context, lambda: self._allocated(request))
 
     async def PreStartContainer(
         self, request: pb.PreStartContainerRequest, context: Context
@@ -164,15 +178,16 @@ class Plugin(rpc.DevicePluginServicer):
         A later call for the same devices then finds that reset under way, in the view, and joins it.
         """
         ids = list(request.devices_ids)
-        await self._answer("PreStartContainer", context, lambda: check_ids(ids, "devices_ids"))
-        task = asyncio.ensure_future(self._pre_start(sorted(ids)))
-        self._detached.keep(task)
-        try:
-            await asyncio.shield(task)
-        except PreStartError as error:
-            await self._refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
-        except Exception as error:  # noqa: BLE001 - a view's bug must not end the server
-            await self._fail("PreStartContainer", context, error)
+        with self._times.call("PreStartContainer") as call:
+            await self._answer(call, context, lambda: check_ids(ids, "devices_ids"))
+            task = asyncio.ensure_future(self._pre_start(sorted(ids)))
+            self._detached.keep(task)
+            try:
+                await asyncio.shield(task)
+            except PreStartError as error:
+                await self._refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+            except Exception as error:  # noqa: BLE001 - a view's bug must not end the server
+                await self._fail(call, context, error)
         return pb.PreStartContainerResponse()
 
     # ---- answers ----------------------------------------------------------------------------------------------------
@@ -221,7 +236,7 @@ class Plugin(rpc.DevicePluginServicer):
             )
         return self._view.prefer(sorted(available), sorted(must), size)
 
-    async def _answer(self, call: str, context: Context, work: Callable[[], T]) -> T:
+    async def _answer(self, call: RpcCall, context: Context, work: Callable[[], T]) -> T:
         """Return what ``work`` returns, or end the call with the status its error deserves."""
         try:
             return work()
@@ -232,9 +247,10 @@ class Plugin(rpc.DevicePluginServicer):
         except Exception as error:  # noqa: BLE001 - a view's bug must not end the server
             await self._fail(call, context, error)
 
-    async def _fail(self, call: str, context: Context, error: Exception) -> NoReturn:
-        self._log.error("%s: %s failed by a bug of devd", self._view.name, call, exc_info=error)
-        text = f"internal error of devd in {call}: {type(error).__name__}: {error}"
+    async def _fail(self, call: RpcCall, context: Context, error: Exception) -> NoReturn:
+        call.failed()
+        self._log.error("%s: %s failed by a bug of devd", self._view.name, call.method, exc_info=error)
+        text = f"internal error of devd in {call.method}: {type(error).__name__}: {error}"
         await self._refuse(context, grpc.StatusCode.INTERNAL, text)
 
     async def _refuse(self, context: Context, code: grpc.StatusCode, text: str) -> NoReturn:
@@ -254,7 +270,7 @@ class Plugin(rpc.DevicePluginServicer):
             for stream in self._streams:
                 stream.wake(message, hurry=True)
 
-    async def _feed(self, stream: _Stream, context: Context) -> None:
+    async def _feed(self, stream: _Stream, context: Context, call: RpcCall) -> None:
         # Written by a coroutine, not yielded by a generator: a generator whose call is cancelled between two messages
         # is finished by the garbage collector, some time later; this ends with the call.
         while not self._closing:
@@ -264,6 +280,7 @@ class Plugin(rpc.DevicePluginServicer):
             wrote = await _send(stream, context, owed)
             wrote |= await _send(stream, context, self._current_list())
             if wrote:
+                call.answered()
                 await stream.rest()
             await stream.changed.wait()
 

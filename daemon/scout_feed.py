@@ -161,7 +161,11 @@ class ScoutFeed:
         seen = {device.id for device in listing.devices}
         # What a new selector leaves out is not gone: it is not wanted any more.
         unselected = self._outdated.pop(listing.resource, None) is not None
-        for device_id in [one for one in table.devices if one not in seen and not self._holds(one)]:
+        # Nor is what the scout was told not to look at: it lists it again once it may.
+        left_alone = frozenset(self._told.get(listing.resource, ()))
+        for device_id in [one for one in table.devices if one not in seen]:
+            if left_alone.intersection(node.path for node in table.devices[device_id].nodes):
+                continue
             if unselected:
                 self._supervisor.send(device_id, ev.Retired(self._supervisor.now()))
             else:

@@ -25,6 +25,15 @@ from devd.ipc.sockets import Context
 
 HANDLE_LIMIT = 1024
 """Handshakes answered in one go: all workers of a large node at once. More wait for the loop's next turn."""
+REFUSALS = (
+    "unknown process",
+    "no process credentials",
+    "another's channel",
+    "second connection",
+    "not a request this handler knows",
+    "gone before the answer",
+)
+"""Why a connection is refused; a metric's labels."""
 
 _ENDPOINT = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"

@@ -145,9 +145,12 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class ProbeNow:
-    """Probe (or scan) at once instead of at the period's end; a scout touches ``leave_alone`` no more until told so."""
+    """Probe (or scan) at once instead of at the period's end.
 
-    leave_alone: tuple[str, ...] = ()
+    A scout touches ``leave_alone`` no more until it is told others; None changes nothing of that.
+    """
+
+    leave_alone: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,8 @@ def _obey(task: Task, channel: Channel) -> bool:
             case Stop():
                 return True
             case ProbeNow(paths):
-                task.leave_alone(paths)
+                if paths is not None:
+                    task.leave_alone(paths)
                 task.run()
             case Reset() as order:
                 task.reset(order)

@@ -130,8 +130,9 @@ class Scout:
         self._channel.send(ResetDone(spec.device, spec.incarnation, order.reset_id, False, reason, 0.0, state))  # noqa: FBT003 - the field's own place
 
     def leave_alone(self, paths: tuple[str, ...]) -> None:
-        """Touch these paths no more: somebody hangs in them."""
+        """Touch these paths no more: somebody hangs in them. The next list is sent in any case: it is another view."""
         self._driver.leave_alone = frozenset(paths)
+        self._last = None
 
     def _scan(self) -> Found:
         """Discover; once more if a directory was not watched before: it may have changed in between."""

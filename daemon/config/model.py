@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from devd.daemon.config.listen import Listen
 from devd.daemon.config.match import NodeMatch, SimMatch
 from devd.daemon.config.probes import AnyProbe, ExistsProbe, NodeProbe, Probe, SimOnlyProbe, SimProbe
 from devd.daemon.config.resets import AnyReset
-from devd.daemon.config.rules import choice, duration, flag, whole
+from devd.daemon.config.rules import Given, choice, duration, flag, whole
 from devd.daemon.config.section import UNKNOWN, Section, tag_of
 from devd.daemon.config.values import (
     Access,
@@ -42,6 +43,18 @@ class Kubelet(Section):
     registry_dir: Directory = Field(
         Path("/var/lib/kubelet/plugins_registry"),
         description="The directory of the kubelet's plugin watcher; `--registry-dir` goes before it.",
+    )
+
+
+class Metrics(Section):
+    """Metrics in Prometheus' text format, over plain HTTP without a password: see [metrics.md](metrics.md).
+
+    A change of this section needs a restart of devd.
+    """
+
+    listen: Listen = Field(
+        description="Where `GET /metrics` and `GET /healthz` are answered. `[::]` takes IPv4 as well; beyond "
+        "127.0.0.1, everybody who reaches the address can read names and health of the devices."
     )
 
 
@@ -203,6 +216,9 @@ class Config(Section):
     """The configuration of devd: one YAML file."""
 
     kubelet: Kubelet = Field(Kubelet(), description="The kubelet's directories, and the way of registering.")
+    metrics: Annotated[Metrics | None, Given()] = Field(
+        None, description="The endpoint for Prometheus, see [metrics](#metrics); absent: none."
+    )
     resources: tuple[AnyResource, ...] = Field(
         min_length=1, max_length=MAX_RESOURCES, description=f"What is offered; 1 to {MAX_RESOURCES} resources."
     )

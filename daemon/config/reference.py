@@ -12,7 +12,7 @@ from devd.daemon.config import placeholders, shape
 from devd.daemon.config import reference_text as prose
 from devd.daemon.config.document import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 from devd.daemon.config.match import NodeMatch, SimDevice, SimMatch, Step
-from devd.daemon.config.model import Config, Discovery, Flap, Kubelet, Mount, Resource, Restart
+from devd.daemon.config.model import Config, Discovery, Flap, Kubelet, Metrics, Mount, Resource, Restart
 from devd.daemon.config.probes import NODE_PROBES, NodeProbe, Probe, SimProbe
 from devd.daemon.config.resets import AnyReset, Reset
 from devd.daemon.config.rules import duration_text
@@ -31,6 +31,7 @@ def page() -> str:
         _filled(prose.INTRO, size),
         _section("## The file", Config),
         _section("## kubelet", Kubelet),
+        _section("## metrics", Metrics),
         _section("## resources", Resource),
         prose.MATCH,
         _section("#### match, driver node", NodeMatch),

@@ -62,8 +62,11 @@ def test_helm_and_kustomize_make_the_same_objects(name: str) -> None:
 @pytest.mark.parametrize(("component", "value"), [("monitoring", "monitoring.enabled"), ("nfd", "nfd.enabled")])
 def test_components_are_values_of_the_chart(component: str, value: str, tmp_path: Path) -> None:
     """What a component adds to the overlay, its value adds to the chart."""
-    chart = comparable(templated("--set", "namespace.create=true", "--set", f"{value}=true"))
+    settings = f"{value}=true,config.metrics.listen=0.0.0.0:9400"
+    chart = comparable(templated("--set", "namespace.create=true", "--set", settings))
     built = comparable(with_component(tmp_path, component))
+    # A component leaves the configuration alone; the chart insists on the port.
+    assert chart["ConfigMap", "devd"]["data"]["devd.yaml"].pop("metrics") == {"listen": "0.0.0.0:9400"}
     if component == "nfd":
         # kustomize does not label what a component brings.
         chart["NodeFeatureRule", "devd"]["metadata"].pop("labels")
@@ -93,6 +96,7 @@ def test_helm_lint() -> None:
         ("kubelet.rootDir=var/lib", "rootDir"),
         ("config.resources=null", "config"),
         ("monitoring.enabled=maybe", "enabled"),
+        ("monitoring.enabled=true", "config.metrics.listen"),
     ],
 )
 def test_the_schema_refuses_wrong_values(setting: str, told: str) -> None:

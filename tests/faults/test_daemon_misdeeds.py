@@ -29,7 +29,7 @@ def refused(rig: Rig, name: str) -> int:
 
 @pytest.mark.parametrize(("how", "counter", "words"), ENDED, ids=[one[0] for one in ENDED])
 def test_breach_of_the_protocol_ends_its_worker(how: str, counter: str, words: str) -> None:
-    """The frame is refused and counted, its worker ended with the reason and put into backoff; the neighbour goes on."""
+    """The frame is refused and counted, its worker ended for it and put into backoff; the neighbour goes on."""
 
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM, 1)

@@ -1,8 +1,10 @@
 """A device whose driver holds its worker in uninterruptible sleep: fenced, until the kernel lets go."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,14 +26,31 @@ WELL = f"""
 
 
 @pytest.fixture
-def hung(tmp_path: Path) -> Iterator[HungFile]:
+def make_hung(tmp_path: Path) -> Iterator[Callable[[str], HungFile]]:
+    """Return a function that mounts a file on which one call never returns."""
+    with ExitStack() as mounts:
+
+        def make(call: str) -> HungFile:
+            try:
+                return mounts.enter_context(HungFile(tmp_path / "mnt", call))
+            except PermissionError as error:
+                pytest.skip(f"FUSE is not to be had here: {error}")
+
+        yield make
+
+
+@pytest.fixture
+def hung(make_hung: Callable[[str], HungFile]) -> HungFile:
     """Mount a file whose open never returns."""
-    try:
-        made = HungFile(tmp_path / "mnt", "open")
-    except PermissionError as error:
-        pytest.skip(f"FUSE is not to be had here: {error}")
-    with made:
-        yield made
+    return make_hung("open")
+
+
+PROBES = {
+    "open": "kind: open",
+    "read": "kind: read, bytes: 1",
+    "stat": "kind: exists",
+    "ioctl": "kind: ioctl, request: 0xAE00",
+}
 
 
 def children_named_like(pid: int) -> list[int]:
@@ -51,21 +70,33 @@ def _name_and_parent(pid: int) -> tuple[str, str] | None:
     return name, rest.split()[1]
 
 
-def test_wedged_worker_fences_its_device_alone(hung: HungFile) -> None:
+@pytest.mark.parametrize("call", list(PROBES))
+def test_wedged_worker_fences_its_device_alone(make_hung: Callable[[str], HungFile], call: str) -> None:
     """A worker that SIGKILL cannot end fences its device, says where it hangs, harms no other, is replaced later."""
-    config = files(hung.path, probe="{kind: open, period: 200ms, timeout: 500ms}", more=WELL)
+    hung = make_hung(call)
+    config = files(hung.path, probe=f"{{{PROBES[call]}, period: 200ms, timeout: 500ms}}", more=WELL)
+    config = config.replace("discovery: {period: 1s,", "discovery: {period: 4s,")
 
     async def play(rig: Rig) -> None:
-        await until(lambda: answers(rig) and bool(rig.status()["devices"]), "the devices")
+        await until(lambda: answers(rig) and len(rig.status()["devices"]) == 2, "the devices")
         name = next(one["id"] for one in rig.status()["devices"] if one["resource"] == FILES)
+        hung.begin()
         await until(lambda: rig.device(name)["wedged"], "the fence")
         device = rig.device(name)
         assert device["health"] == "Unhealthy"
         assert device["phase"] == "stopping"
-        assert f"open {hung.path} has not returned" in device["reason"]
+        assert call in device["reason"].partition(" has not returned")[0]
+        assert f"{hung.path} has not returned" in device["reason"]
         assert "fenced" in device["reason"]
         assert "in uninterruptible sleep (D)" in device["reason"]
+        assert "kernel stack" in device["reason"]
+        assert (await rig.journal_has(name, "wedged", 1))[0]["detail"]
         assert children_named_like(device["pid"]) == [device["pid"]]
+        # Nobody else touches it: the scan goes on beside it, and past it.
+        scanned = _scan_pid(rig), _scan_age_s(rig)
+        await until(lambda: _scan_age_s(rig) < scanned[1], "another scan")
+        assert _scan_pid(rig) == scanned[0]
+        assert rig.device(name)["pid"] == device["pid"]
         # The fence holds for as long as it is looked at: probes of the neighbour are the clock.
         probes = rig.device("well")["last_probe"]["at"]
         await until(lambda: rig.device("well")["last_probe"]["at"] > probes, "another probe of the neighbour")
@@ -73,11 +104,24 @@ def test_wedged_worker_fences_its_device_alone(hung: HungFile) -> None:
         await rig.healthy(SIM, 1, GRACE_S)
         hung.release()
         await until(lambda: rig.device(name)["incarnation"] > device["incarnation"], "a new worker")
-        await until(lambda: rig.device(name)["phase"] == "serving", "its report")
+        # The end of the FUSE server frees the worker and is the end of the file: it is probed, or seen to be gone.
+        await until(lambda: rig.device(name)["phase"] in {"serving", "absent"}, "its report")
         assert not alive(device["pid"])
         assert {health for _at_s, health in rig.turns(SIM, "well")} == {"Healthy"}
 
     scenario(config, play)
+
+
+def _discovery(rig: Rig) -> dict[str, Any]:
+    return next(dict(one["discovery"]) for one in rig.status()["resources"] if one["name"] == FILES)
+
+
+def _scan_pid(rig: Rig) -> int:
+    return int(_discovery(rig)["pid"])
+
+
+def _scan_age_s(rig: Rig) -> float:
+    return float(_discovery(rig)["age_s"])
 
 
 def test_orderly_end_does_not_wait_for_a_wedged_worker(hung: HungFile) -> None:

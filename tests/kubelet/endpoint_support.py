@@ -19,6 +19,7 @@ from devd.daemon.kubelet_watch import KubeletWatch
 from devd.daemon.plugin import Detached, Plugin
 from devd.daemon.plugin_server import CHANNEL_OPTIONS, PluginServer, grpc_address, serve_plugin
 from devd.daemon.resource import ContainerGrant, DeviceNodeGrant, MountGrant, Offered, ResourceView
+from devd.daemon.rpc_times import RpcTimes
 from devd.proto.gen import deviceplugin_pb2_grpc as rpc
 
 LOG = logging.getLogger("devd.test")
@@ -121,10 +122,12 @@ async def eventually(condition: Callable[[], bool], what: str, timeout_s: float 
 
 
 @asynccontextmanager
-async def served(view: ResourceView, path: Path) -> AsyncIterator[tuple[PluginServer, "rpc.DevicePluginAsyncStub"]]:
+async def served(
+    view: ResourceView, path: Path, times: RpcTimes | None = None
+) -> AsyncIterator[tuple[PluginServer, "rpc.DevicePluginAsyncStub"]]:
     """Serve a view on a path and connect to it, as the kubelet would."""
     detached = Detached(LOG)
-    server = await serve_plugin(path, Plugin(view, detached, LOG, lambda: None))
+    server = await serve_plugin(path, Plugin(view, detached, LOG, lambda: None, times))
     try:
         async with grpc.aio.insecure_channel(grpc_address(path), options=CHANNEL_OPTIONS) as channel:
             yield server, rpc.DevicePluginStub(channel)

@@ -4,8 +4,8 @@ A FUSE server written on /dev/fuse itself (fuse.h of the kernel, protocol 7.31).
 and keeps silent on the one call it was told to hang in: whoever makes that call waits for ever, and once SIGKILLed can
 not even die, until the server ends or the connection is aborted. Needs root.
 
-``python -m tests.support.hungfuse MOUNTPOINT open|read|stat|ioctl`` prints ``ready MAJOR:MINOR`` and then a line per
-hung call.
+``python -m tests.support.hungfuse MOUNTPOINT open|read|stat|ioctl|lookup`` prints ``ready MAJOR:MINOR`` and then a line
+per hung call.
 Nobody else may touch the file; whoever wants its identity takes ``HungFile.node``.
 """
 
@@ -34,7 +34,7 @@ _CACHE_S = 3600
 _LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _RELEASE, _INIT = 1, 2, 3, 14, 15, 18, 26
 _INTERRUPT, _IOCTL, _BATCH_FORGET = 36, 39, 42
 _SILENT = {_FORGET, _INTERRUPT, _BATCH_FORGET}
-HANGS = {"open": _OPEN, "read": _READ, "stat": _GETATTR, "ioctl": _IOCTL}
+HANGS = {"open": _OPEN, "read": _READ, "stat": _GETATTR, "ioctl": _IOCTL, "lookup": _LOOKUP}
 
 _IN_HEADER = struct.Struct("=IIQQIIII")
 _OUT_HEADER = struct.Struct("=IiQ")

@@ -153,7 +153,7 @@ def test_load_reads_a_file(tmp_path: Path) -> None:
     path.write_text(GOOD + "more: 1\n")
     with pytest.raises(ConfigError) as caught:
         load(path)
-    assert caught.value.render() == f"{path}:3: more: unknown key (allowed kubelet, resources)"
+    assert caught.value.render() == f"{path}:3: more: unknown key (allowed kubelet, metrics, resources)"
     assert str(caught.value) == caught.value.render()
 
 

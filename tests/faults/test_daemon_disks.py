@@ -1,0 +1,171 @@
+"""Disks for logs and state that are full, read-only, forbidden or hung: health and RPCs go on, the loss is shown."""
+
+import ctypes
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devd.daemon.demo.rig import Rig
+from tests.faults.worlds import SIM, scenario, sim, until
+from tests.support.hungfuse import HungFile
+
+TWO = "[{name: one}, {name: sick, script: [{for: 600ms, do: pass}, {for: 400ms, do: fail}]}]"
+MNT_DETACH = 2
+PAGE_BYTES = 4096
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a filesystem of a few pages."""
+    if os.geteuid() != 0:
+        pytest.skip("mounts a filesystem")
+    directory = tmp_path / "small"
+    directory.mkdir()
+    if _libc.mount(b"small", os.fsencode(directory), b"tmpfs", 0, b"size=64k") != 0:
+        pytest.skip(f"tmpfs is not to be had here: {os.strerror(ctypes.get_errno())}")
+    yield directory
+    _libc.umount2(os.fsencode(directory), MNT_DETACH)
+
+
+@pytest.fixture
+def hung_disk(tmp_path: Path) -> Iterator[HungFile]:
+    """Mount a filesystem on which every look at a new name hangs."""
+    if os.geteuid() != 0:
+        pytest.skip("mounts a filesystem")
+    with ExitStack() as mounts:
+        try:
+            yield mounts.enter_context(HungFile(tmp_path / "mnt", "lookup"))
+        except PermissionError as error:
+            pytest.skip(f"FUSE is not to be had here: {error}")
+
+
+def counters(rig: Rig) -> dict[str, Any]:
+    """Return the daemon's counters."""
+    return dict(rig.status()["daemon"]["counters"])
+
+
+async def goes_on(rig: Rig) -> None:
+    """Wait for two turns of the sick device at the kubelet, and make an Allocate."""
+    before = len(rig.turns(SIM, "sick"))
+    await until(lambda: len(rig.turns(SIM, "sick")) >= before + 2, "its turns at the kubelet")
+    assert (await rig.kubelet.allocate(SIM)).ids
+    assert [health for _at_s, health in rig.turns(SIM, "one")] == ["Healthy"]
+
+
+def fill(directory: Path) -> Path:
+    """Fill a disk to its last byte; return the file that does it."""
+    ballast = directory / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (PAGE_BYTES, 1):
+            try:
+                while file.write(b"\0" * size):
+                    pass
+            except OSError:
+                continue
+    return ballast
+
+
+@pytest.mark.root
+def test_full_disk_costs_lines_that_are_counted_and_nothing_else(small_disk: Path) -> None:
+    """With no room for journals and state both losses show; with room again the newest state is written, all whole."""
+
+    async def play(rig: Rig) -> None:
+        await rig.end_daemon()
+        rig.log_dir, rig.state_dir = small_disk / "log", small_disk / "state"
+        rig.start_daemon()
+        await rig.healthy(SIM, 1)
+        ballast = fill(small_disk)
+        rig.order("cordon", "one", reason="while the disk is full")
+        await until(lambda: counters(rig)["journal"]["lost"] > 0, "lost journal lines")
+        await until(lambda: counters(rig)["state"]["waiting"] > 0, "state that waits")
+        assert "ENOSPC" in counters(rig)["state"]["error"]
+        assert counters(rig)["journal"]["error"]
+        rig.order("uncordon", "one")
+        await until(lambda: rig.device("one")["health"] == "Healthy", "the order's effect")
+        before = len(rig.turns(SIM, "sick"))
+        await until(lambda: len(rig.turns(SIM, "sick")) >= before + 2, "its turns at the kubelet")
+        assert (await rig.kubelet.allocate(SIM)).ids
+        rig.order("cordon", "one", reason="the last word")
+        ballast.unlink()
+        await until(lambda: counters(rig)["state"]["waiting"] == 0, "the disk has taken all")
+        kept = json.loads((rig.state_dir / "devices" / "one.json").read_text(encoding="utf-8"))
+        assert kept["cordon"] == "the last word"
+        assert not list((rig.state_dir / "devices").glob("*.new"))
+        lines = [one for file in rig.log_dir.glob("*.log") for one in file.read_text(encoding="utf-8").splitlines()]
+        assert all(json.loads(line)["device"] for line in lines)
+        await until(lambda: counters(rig)["state"]["error"] == "", "the end of the trouble")
+
+    scenario(sim(TWO), play)
+
+
+@pytest.mark.root
+def test_hung_disk_holds_up_nothing(hung_disk: HungFile) -> None:
+    """Journals and state on a disk that never answers: devd starts, serves, says so, and still ends in order.
+
+    The process itself is gone only once the kernel lets go of its two threads.
+    """
+
+    async def play(rig: Rig) -> None:
+        await rig.end_daemon()
+        disk = Path(hung_disk.path).parent
+        rig.log_dir, rig.state_dir = disk / "log", disk / "state"
+        rig.start_daemon()
+        await rig.healthy(SIM, 1)
+        await goes_on(rig)
+        assert "no answer from the disk" in counters(rig)["state"]["error"]
+        assert counters(rig)["state"]["waiting"] > 0
+        assert counters(rig)["journal"]["waiting"] > 0
+        os.kill(rig.pid, signal.SIGTERM)
+        await until(lambda: "devd ended" in rig.log_text(), "the orderly end")
+        assert not rig.layout.root.exists()
+        hung_disk.release()
+        code, _ = await rig.end_daemon(signal.SIGCONT)  # it has had its SIGTERM
+        assert code == 0
+
+    scenario(sim(TWO), play)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_forbidden_disk_is_shown() -> None:
+    """Directories that may not be written: devd serves, and says what it cannot keep."""
+
+    async def play(rig: Rig) -> None:
+        await rig.end_daemon()
+        locked = rig.root / "locked"
+        locked.mkdir(mode=0o500)
+        rig.log_dir, rig.state_dir = locked / "log", locked / "state"
+        rig.start_daemon()
+        await rig.healthy(SIM, 1)
+        await goes_on(rig)
+        assert "EACCES" in counters(rig)["state"]["error"]
+        await until(lambda: counters(rig)["journal"]["lost"] > 0, "lost journal lines")
+
+    scenario(sim(TWO), play)
+
+
+@pytest.mark.root
+def test_read_only_disk_is_shown(small_disk: Path) -> None:
+    """A disk that turns read-only under devd: the same."""
+    ms_rdonly, ms_remount = 1, 32
+
+    async def play(rig: Rig) -> None:
+        await rig.end_daemon()
+        rig.log_dir, rig.state_dir = small_disk / "log", small_disk / "state"
+        rig.start_daemon()
+        await rig.healthy(SIM, 1)
+        assert _libc.mount(b"small", os.fsencode(small_disk), b"tmpfs", ms_rdonly | ms_remount, b"size=64k") == 0
+        rig.order("cordon", "one")
+        await until(lambda: "EROFS" in counters(rig)["state"]["error"], "the error")
+        await until(lambda: counters(rig)["journal"]["lost"] > 0, "lost journal lines")
+        rig.order("uncordon", "one")
+        before = len(rig.turns(SIM, "sick"))
+        await until(lambda: len(rig.turns(SIM, "sick")) >= before + 2, "its turns at the kubelet")
+
+    scenario(sim(TWO), play)
