@@ -9,7 +9,7 @@ DEMO_SECONDS ?= 60
 JOBS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check-types soak bench proto docs constraints clean
+.PHONY: help setup demo test lint check-types soak bench proto docs constraints image e2e clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,13 @@ docs: $(STAMP)  ## regenerate the pages that are drawn from the code
 constraints: $(STAMP)  ## write down the versions that are installed now
 	{ echo '# The versions the tests run with. Written by "make constraints"; pip reads it with -c.'; \
 	  $(BIN)/pip freeze --exclude-editable; } > constraints.txt
+
+image:  ## build the image (root, Debian) into build/, unattended
+	deploy/image/build.sh
+
+e2e: $(STAMP)  ## test against a cluster: needs KUBECONFIG, and DEVD_IMAGE, an image its nodes can have
+	@deploy/tools/get.sh
+	$(BIN)/pytest tests/e2e -v -p no:cacheprovider
 
 clean:  ## remove what was made
 	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
