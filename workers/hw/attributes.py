@@ -93,3 +93,13 @@ def shown(found: str) -> str:
     """Return a text fit for a reason: quoted, printable, short."""
     clean = "".join(sign if sign.isprintable() else "?" for sign in found[: _SHOWN_CHARS + 1])
     return f'"{clean[:_SHOWN_CHARS]}{"..." if len(clean) > _SHOWN_CHARS else ""}"'
+
+
+def below(root: Path, path: Path) -> str:
+    """Return where a path really leads, all links followed, as seen from a root ("/sys/devices/...")."""
+    return "/" + os.path.relpath(os.path.realpath(path), os.path.realpath(root))
+
+
+def under(root: Path, path: str) -> Path:
+    """Return an absolute path moved below a root: the reverse of ``below``."""
+    return root / path.lstrip("/")

@@ -34,10 +34,8 @@ class Users:
 def of_block(root: Path, name: str) -> Users:
     """Return what the kernel does with a block device and its partitions: holders, mounts, swap. Raises OSError."""
     folder = root / "sys/class/block" / name
-    # /sys/class/block/<name> is a link to the device's own directory, which has its partitions as entries.
-    parts = [name, *(one for one in attributes.names(folder) if (folder / one / "partition").exists())]
     found: list[str] = []
-    for part in parts:
+    for part in (name, *partitions(root, name)):
         directory = folder if part == name else folder / part
         found.extend(f"{part} is held by {holder}" for holder in attributes.names(directory / "holders"))
         numbers = attributes.device_number(directory)
@@ -46,6 +44,12 @@ def of_block(root: Path, name: str) -> Users:
         if part in _swaps(root):
             found.append(f"{part} is swap space")
     return Users(tuple(dict.fromkeys(found)))
+
+
+def partitions(root: Path, name: str) -> list[str]:
+    """Return a block device's partitions, which are entries of its own directory. Raises OSError."""
+    folder = root / "sys/class/block" / name
+    return [one for one in attributes.names(folder) if (folder / one / "partition").exists()]
 
 
 def of_nodes(root: Path, paths: Collection[str]) -> Users:

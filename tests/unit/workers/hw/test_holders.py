@@ -1,6 +1,5 @@
 """Who uses a device: mounts, holders, swap and open files, in fixtures and in this machine's real /proc."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +72,7 @@ def test_many_users_are_counted(tmp_path: Path) -> None:
 
 def test_a_real_process_is_seen_with_its_open_file(tmp_path: Path) -> None:
     """In this machine's /proc a child that holds a file is named with its pid."""
-    if os.readlink("/proc/self/ns/pid") != "pid:[4026531836]":
+    if str(Path("/proc/self/ns/pid").readlink()) != "pid:[4026531836]":
         pytest.skip("this process is in a pid namespace of its own")
     path = tmp_path / "held"
     path.touch()
