@@ -110,6 +110,9 @@ class NvmeSignals:
         """Return the counters' baseline to keep for the next worker."""
         return self._counters.stored
 
+    def cured(self) -> None:
+        """Take note that a reset has worked: nothing changes, no reset mends media."""
+
     def check(self, name: str) -> str:
         """Return "" when a signal is well or not offered, else the reason. Raises OSError, SpecError."""
         if name in _FROM_PAGE:

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from devd.workers import sysfs
@@ -16,12 +17,15 @@ _WHOLE = re.compile(r"[0-9]{1,20}")
 _SHOWN_CHARS = 60
 
 
-def text(path: Path) -> str | None:
-    """Return an attribute's text without surrounding blanks, None if it is not offered. Raises OSError."""
+def text(path: Path, *, absent: Collection[int] = ()) -> str | None:
+    """Return an attribute's text without surrounding blanks, None if it is not offered. Raises OSError.
+
+    ``absent`` are further errno values by which this attribute says that there is nothing to read.
+    """
     try:
         return sysfs.read(str(path))
     except OSError as error:
-        if error.errno in NOT_OFFERED:
+        if error.errno in NOT_OFFERED or error.errno in absent:
             return None
         error.filename = error.filename or str(path)
         raise
@@ -57,11 +61,11 @@ def numbered(directory: Path, pattern: re.Pattern[str]) -> list[str]:
 
 
 def target(link: Path) -> str:
-    """Return the last part of where a symbolic link leads ("nvme" for .../driver), "" if there is none."""
-    try:
-        return os.readlink(link).rpartition("/")[2]  # noqa: PTH115 - text is wanted
-    except OSError:
-        return ""
+    """Return the name of what a symbolic link leads to ("nvme" for .../driver), "" if there is none.
+
+    The link is followed to its end: some lead to a parent directory by dots alone.
+    """
+    return Path(os.path.realpath(link)).name if link.is_symlink() else ""
 
 
 def numa_node(directory: Path) -> int | None:
