@@ -4,9 +4,9 @@ Importing the binding loads no library: that happens with the first session, in 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 if TYPE_CHECKING:
     import pynvml
@@ -22,6 +22,10 @@ NO_BINDING = -1
 """Our own code for the missing Python package."""
 MISMATCH = 18
 """NVML_ERROR_LIB_RM_VERSION_MISMATCH."""
+NOT_SUPPORTED = 3
+"""NVML_ERROR_NOT_SUPPORTED."""
+NOT_FOUND = 6
+"""NVML_ERROR_NOT_FOUND."""
 TIMEOUT = 10
 """NVML_ERROR_TIMEOUT."""
 RECOVERY_ACTION = 230
@@ -53,10 +57,10 @@ _FAULTS = {
     13: (Fault.NOT_OFFERED, ""),
     MISMATCH: (Fault.SOFTWARE, "the driver was changed beneath this process: only a new one loads the new library"),
     2: (Fault.NOT_OFFERED, ""),
-    3: (Fault.NOT_OFFERED, ""),
+    NOT_SUPPORTED: (Fault.NOT_OFFERED, ""),
     25: (Fault.NOT_OFFERED, ""),
     26: (Fault.NOT_OFFERED, ""),
-    6: (Fault.GONE, "no GPU answers at this PCI address"),
+    NOT_FOUND: (Fault.GONE, "no GPU answers at this PCI address"),
     15: (Fault.GONE, "it has fallen off the bus or does not answer: reset it, or reboot"),
     28: (Fault.GONE, "no GPU answers at this PCI address"),
     16: (Fault.RESET_NEEDED, "reset it"),
@@ -81,7 +85,7 @@ class Session:
         self._handle: pynvml.c_nvmlDevice_t | None = None
         self._initialised = False
 
-    def __enter__(self) -> "Session":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -93,7 +97,12 @@ class Session:
         self._initialise()
         if self._handle is None:
             # By address: by index or UUID NVML initialises other GPUs on the way.
-            self._handle = ask("open the GPU", lambda: pynvml.nvmlDeviceGetHandleByPciBusId(self._address))
+            try:
+                self._handle = ask("open the GPU", lambda: pynvml.nvmlDeviceGetHandleByPciBusId(self._address))
+            except NvmlError as error:
+                if error.fault is Fault.NOT_OFFERED:
+                    error.fault = Fault.DEVICE  # without a handle there is no GPU, whatever NVML calls it
+                raise
         return self._handle
 
     def close(self) -> None:
@@ -101,10 +110,8 @@ class Session:
         self._handle = None
         if self._initialised:
             self._initialised = False
-            try:
-                ask("shut down", pynvml.nvmlShutdown)
-            except NvmlError:
-                return
+            with suppress(NvmlError):
+                ask("shut down", lambda: pynvml.nvmlShutdown())
 
     def uuid(self) -> str:
         """Return the GPU's UUID. Raises NvmlError."""
@@ -146,7 +153,7 @@ class Session:
             try:
                 found |= self._mig_instance(index)
             except NvmlError as error:
-                if error.fault is not Fault.NOT_OFFERED and error.fault is not Fault.GONE:
+                if error.code != NOT_FOUND and error.fault is not Fault.NOT_OFFERED:
                     raise  # else an index without an instance
         return found
 
@@ -166,6 +173,18 @@ class Session:
                 if error.fault is not Fault.NOT_OFFERED:
                     raise  # else there is no such link
         return sorted(found)
+
+    def register_events(self, wanted: int) -> "tuple[pynvml.c_nvmlEventSet_t, int]":
+        """Return a set that receives these of the events that the GPU has, and which. Raises NvmlError."""
+        handle = self.handle
+        kinds = ask("event types", lambda: pynvml.nvmlDeviceGetSupportedEventTypes(handle)) & wanted
+        events = ask("event set", lambda: pynvml.nvmlEventSetCreate())
+        try:
+            ask("register events", lambda: pynvml.nvmlDeviceRegisterEvents(handle, kinds, events))
+        except NvmlError:
+            free_events(events)
+            raise
+        return events, kinds
 
     def _initialise(self) -> None:
         if self._initialised:
@@ -196,6 +215,17 @@ def ask(call: str, what: Callable[[], _T]) -> _T:
     """Return what a call of the binding returns. Raises NvmlError."""
     with _errors_of(call):
         return what()
+
+
+def next_event(events: "pynvml.c_nvmlEventSet_t", timeout_ms: int) -> "pynvml.c_nvmlEventData_t":
+    """Wait for an event of a set. Raises NvmlError, of code TIMEOUT when there was none."""
+    return ask("wait for events", lambda: pynvml.nvmlEventSetWait_v2(events, timeout_ms))
+
+
+def free_events(events: "pynvml.c_nvmlEventSet_t") -> None:
+    """Free a set; one that is refused goes with the process."""
+    with suppress(NvmlError):
+        ask("free event set", lambda: pynvml.nvmlEventSetFree(events))
 
 
 def short_address(found: str) -> str:

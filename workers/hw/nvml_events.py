@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from devd.workers.hw.nvml import TIMEOUT, NvmlError, Session, ask, pynvml
+from devd.workers.hw.nvml import NOT_SUPPORTED, TIMEOUT, NvmlError, Session, free_events, next_event
 
 XID = 0x8
 """nvmlEventTypeXidCriticalError."""
@@ -41,16 +41,10 @@ class EventWatch:
 
     def __init__(self, session: Session) -> None:
         """Register and start to wait. Raises NvmlError; NOT_SUPPORTED where the GPU has no events."""
-        handle = session.handle
-        supported = ask("event types", lambda: pynvml.nvmlDeviceGetSupportedEventTypes(handle)) & WANTED
-        if not supported & XID:
-            raise NvmlError("event types", 3, "the GPU tells no XIDs")
-        self._set = ask("event set", pynvml.nvmlEventSetCreate)
-        try:
-            ask("register events", lambda: pynvml.nvmlDeviceRegisterEvents(handle, supported, self._set))
-        except NvmlError:
-            pynvml.nvmlEventSetFree(self._set)
-            raise
+        self._set, kinds = session.register_events(WANTED)
+        if not kinds & XID:
+            free_events(self._set)
+            raise NvmlError("event types", NOT_SUPPORTED, "the GPU tells no XIDs")
         self.problem = ""
         self.missed = 0
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
@@ -76,17 +70,14 @@ class EventWatch:
         self._thread.join(CLOSE_S)
         if self._thread.is_alive():
             return False  # it still uses the set and the descriptor
-        try:
-            ask("free event set", lambda: pynvml.nvmlEventSetFree(self._set))
-        except NvmlError as error:
-            self.problem = self.problem or str(error)
+        free_events(self._set)
         os.close(self.fd)
         return True
 
     def _wait(self) -> None:
         while not self._stop.is_set():
             try:
-                data = ask("wait for events", lambda: pynvml.nvmlEventSetWait_v2(self._set, WAIT_MS))
+                data = next_event(self._set, WAIT_MS)
             except NvmlError as error:
                 if error.code == TIMEOUT:
                     continue

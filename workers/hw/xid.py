@@ -82,7 +82,7 @@ def was_reset(stored: Mapping[str, object]) -> dict[str, object]:
 
 def reason(stored: Mapping[str, object], boot_id: str) -> str:
     """Return what has to be done because of the XIDs of this boot, "" for nothing."""
-    known: dict[object, str] = dict(_WORDS)
+    known: dict[object, str] = {cure: text for cure, text in _WORDS.items()}
     found = []
     for key, entry in sorted(_entries(stored).items()):
         number = key.removeprefix(_PREFIX)
