@@ -111,7 +111,7 @@ class Session:
         if self._initialised:
             self._initialised = False
             with suppress(NvmlError):
-                ask("shut down", lambda: pynvml.nvmlShutdown())
+                ask("shut down", pynvml.nvmlShutdown)
 
     def uuid(self) -> str:
         """Return the GPU's UUID. Raises NvmlError."""
@@ -178,7 +178,7 @@ class Session:
         """Return a set that receives these of the events that the GPU has, and which. Raises NvmlError."""
         handle = self.handle
         kinds = ask("event types", lambda: pynvml.nvmlDeviceGetSupportedEventTypes(handle)) & wanted
-        events = ask("event set", lambda: pynvml.nvmlEventSetCreate())
+        events = ask("event set", pynvml.nvmlEventSetCreate)
         try:
             ask("register events", lambda: pynvml.nvmlDeviceRegisterEvents(handle, kinds, events))
         except NvmlError:

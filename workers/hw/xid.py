@@ -11,7 +11,8 @@ from devd.workers.errors import SpecError
 from devd.workers.hw import xid_catalogue
 from devd.workers.hw.xid_catalogue import Cure
 
-_PREFIX = "xid "
+PREFIX = "xid "
+"""Of the keys that are XIDs, beside those of counters."""
 _HARMLESS: tuple[Cure, ...] = ("ignore", "app")
 _WORDS: Mapping[Cure, str] = {
     "ignore": "nothing",
@@ -55,7 +56,17 @@ def record(stored: Mapping[str, object], boot_id: str, number: int, cure: Cure, 
     """Return the map with an XID that was seen; a harmless one, and one that NVML decides, is not kept."""
     if cure in (*_HARMLESS, "ask"):
         return dict(stored)
-    return {**stored, f"{_PREFIX}{number}": {"boot_id": boot_id, "cure": cure, "at_s": at_s, "acted": False}}
+    return {**stored, f"{PREFIX}{number}": {"boot_id": boot_id, "cure": cure, "at_s": at_s, "acted": False}}
+
+
+def of_boot(stored: Mapping[str, object], boot_id: str) -> dict[str, object]:
+    """Return the XIDs of this boot alone: a reboot cures whatever a driver can be told of."""
+    return {key: entry for key, entry in _entries(stored).items() if entry.get("boot_id") == boot_id}
+
+
+def without(stored: Mapping[str, object]) -> dict[str, object]:
+    """Return the map without any XID."""
+    return {key: one for key, one in stored.items() if not key.startswith(PREFIX)}
 
 
 def acted(stored: Mapping[str, object], action: int) -> dict[str, object]:
@@ -82,19 +93,14 @@ def was_reset(stored: Mapping[str, object]) -> dict[str, object]:
 
 def reason(stored: Mapping[str, object], boot_id: str) -> str:
     """Return what has to be done because of the XIDs of this boot, "" for nothing."""
-    known: dict[object, str] = {cure: text for cure, text in _WORDS.items()}
     found = []
     for key, entry in sorted(_entries(stored).items()):
-        number = key.removeprefix(_PREFIX)
+        number = key.removeprefix(PREFIX)
         if entry.get("boot_id") == boot_id and number.isdecimal():
-            what = known.get(_text(entry.get("cure")), _WORDS["reset"])
+            what = next((text for cure, text in _WORDS.items() if cure == entry.get("cure")), _WORDS["reset"])
             found.append(f"{words(int(number))}: {what}")
     return "; ".join(found)
 
 
 def _entries(stored: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
-    return {key: one for key, one in stored.items() if key.startswith(_PREFIX) and isinstance(one, Mapping)}
-
-
-def _text(found: object) -> str:
-    return found if isinstance(found, str) else ""
+    return {key: one for key, one in stored.items() if key.startswith(PREFIX) and isinstance(one, Mapping)}
