@@ -23,7 +23,7 @@ class c_nvmlFieldValue_t:
     value: c_nvmlValue_t
 
 class nvmlPciInfo_t:
-    busId: bytes
+    busId: str
 
 class nvmlFriendlyObject:
     pid: int

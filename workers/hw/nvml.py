@@ -8,13 +8,21 @@ from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from devd.workers.hw import attributes
+
 if TYPE_CHECKING:
     import pynvml
+    from pynvml import NVMLError
 else:
     try:
         import pynvml
+        from pynvml import NVMLError
     except ImportError:  # the optional extra "nvidia" is not installed
         pynvml = None
+
+        class NVMLError(Exception):
+            """Stands for the binding's own error, and is never raised."""
+
 
 _T = TypeVar("_T")
 
@@ -28,6 +36,8 @@ NOT_FOUND = 6
 """NVML_ERROR_NOT_FOUND."""
 TIMEOUT = 10
 """NVML_ERROR_TIMEOUT."""
+UNKNOWN = 999
+"""NVML_ERROR_UNKNOWN."""
 RECOVERY_ACTION = 230
 """NVML_FI_DEV_GET_GPU_RECOVERY_ACTION."""
 NO_INSTANCE = 0xFFFFFFFF
@@ -189,8 +199,6 @@ class Session:
     def _initialise(self) -> None:
         if self._initialised:
             return
-        if pynvml is None:
-            raise NvmlError("load NVML", NO_BINDING, "the Python package nvidia-ml-py is missing")
         ask("start NVML", lambda: pynvml.nvmlInitWithFlags(pynvml.NVML_INIT_FLAG_NO_GPUS))
         self._initialised = True
 
@@ -208,11 +216,13 @@ class Session:
         if ask("NVLink", lambda: pynvml.nvmlDeviceGetNvLinkRemoteDeviceType(self.handle, link)) != _LINK_TO_GPU:
             return set()
         other = ask("NVLink", lambda: pynvml.nvmlDeviceGetNvLinkRemotePciInfo(self.handle, link))
-        return {short_address(other.busId.decode("ascii", "replace"))}
+        return {short_address(other.busId)}
 
 
 def ask(call: str, what: Callable[[], _T]) -> _T:
     """Return what a call of the binding returns. Raises NvmlError."""
+    if pynvml is None:
+        raise NvmlError("load NVML", NO_BINDING, "the Python package nvidia-ml-py is missing")
     with _errors_of(call):
         return what()
 
@@ -238,5 +248,7 @@ def short_address(found: str) -> str:
 def _errors_of(call: str) -> Iterator[None]:
     try:
         yield
-    except pynvml.NVMLError as error:
+    except NVMLError as error:
         raise NvmlError(call, error.value, str(error)) from error
+    except UnicodeDecodeError as error:  # the binding decodes what the library gave it
+        raise NvmlError(call, UNKNOWN, f"the answer is no text: {attributes.shown(repr(error.object))}") from error
