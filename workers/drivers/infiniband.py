@@ -7,10 +7,10 @@ from devd.ipc.messages import Device
 from devd.workers.drivers.base import Found
 from devd.workers.drivers.infiniband_resets import FunctionReset, LinkReset, RecoverReset, ReloadReset
 from devd.workers.drivers.infiniband_signals import SIGNALS, InfinibandSignals
+from devd.workers.drivers.twins import Candidate, listed
 from devd.workers.errors import SpecError
 from devd.workers.hw import attributes, infiniband, selection
 from devd.workers.hw.allowance import Allowance
-from devd.workers.hw.twins import Candidate, listed
 from devd.workers.params import Params
 
 __all__ = [

@@ -7,10 +7,10 @@ from devd.ipc.messages import Device
 from devd.workers.drivers.base import Found
 from devd.workers.drivers.nvidia_resets import GpuReset
 from devd.workers.drivers.nvidia_signals import SIGNALS, NvidiaSignals
+from devd.workers.drivers.twins import Candidate, listed
 from devd.workers.hw import nvidia, selection
 from devd.workers.hw.allowance import Allowance
 from devd.workers.hw.nvml import NvmlError, Session
-from devd.workers.hw.twins import Candidate, listed
 from devd.workers.params import Params
 
 __all__ = ["KEYS", "SIGNALS", "GpuReset", "NvidiaDriver", "NvidiaSignals", "allowed"]

@@ -7,9 +7,9 @@ from devd.ipc.messages import Device
 from devd.workers.drivers.base import Found
 from devd.workers.drivers.nvme_resets import ControllerReset, SubsystemReset
 from devd.workers.drivers.nvme_signals import SIGNALS, NvmeSignals
+from devd.workers.drivers.twins import Candidate, listed
 from devd.workers.hw import attributes, nodes, nvme, selection
 from devd.workers.hw.allowance import Allowance
-from devd.workers.hw.twins import Candidate, listed
 from devd.workers.params import Params
 
 __all__ = ["KEYS", "SIGNALS", "ControllerReset", "NvmeDriver", "NvmeSignals", "SubsystemReset", "allowed"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from devd.workers.errors import SpecError
-from devd.workers.hw import attributes, selection, twins
+from devd.workers.hw import attributes, selection
 
 GARBAGE = (b"", b"\n", b"banana", b"-1", b"\xff\xfe\x00\x01", b"9" * 4000, b"1e5", b"0x12", "²".encode(), b"1_0")
 
@@ -54,16 +54,6 @@ def test_numa_nodes_of_minus_one_are_left_out(tmp_path: Path) -> None:
     for found, wanted in (("-1", None), ("0", 0), ("1", 1)):
         (tmp_path / "numa_node").write_text(found + "\n")
         assert attributes.numa_node(tmp_path) == wanted
-
-
-def test_twins_both_get_their_port_and_others_keep_their_name() -> None:
-    """Two equal names are told apart the same way whatever their order; a nameless device is known by its port."""
-    names = [("s1", "0000:01:00.0"), ("s2", "0000:02:00.0"), ("s1", "0000:03:00.0"), ("", "0000:04:00.0")]
-    found, problems = twins.ids(names)
-    turned, _problems = twins.ids(names[::-1])
-    assert turned[::-1] == found
-    assert found == ["s1-0000:01:00.0", "s2", "s1-0000:03:00.0", "0000:04:00.0"]
-    assert problems == ["2 devices say they are s1: told apart by their ports"]
 
 
 def test_a_selection_includes_and_excludes() -> None:

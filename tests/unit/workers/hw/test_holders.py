@@ -1,5 +1,6 @@
 """Who uses a device: mounts, holders, swap and open files, in fixtures and in this machine's real /proc."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,30 @@ def test_a_real_process_is_seen_with_its_open_file(tmp_path: Path) -> None:
         finally:
             child.stdin.close()
             child.wait()
+
+
+@pytest.mark.root
+def test_a_real_mounted_disk_refuses_an_exclusive_open() -> None:
+    """What is mounted anywhere on this machine is claimed, and the claim is seen without looking at mounts."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to open a disk")
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        numbers, source = line.split(" ")[2], line.partition(" - ")[2].split(" ")[1]
+        path = Path(source)
+        if source.startswith("/dev/") and path.is_block_device():
+            assert f"{os.major(path.stat().st_rdev)}:{os.minor(path.stat().st_rdev)}" == numbers
+            try:
+                users = holders.of_exclusive(path)
+            except PermissionError:
+                pytest.skip(f"this container may not open {path}")
+            assert "EBUSY" in users.words()
+            return
+    pytest.skip("nothing here is mounted from a disk that /dev shows")
+
+
+def test_a_free_file_lets_itself_be_opened(tmp_path: Path) -> None:
+    """Without a claim there are no users, and the error of a missing device is raised."""
+    (tmp_path / "free").touch()
+    assert holders.of_exclusive(tmp_path / "free").found == ()
+    with pytest.raises(FileNotFoundError):
+        holders.of_exclusive(tmp_path / "nothing")
