@@ -55,6 +55,7 @@ def test_a_cleared_counter_is_a_new_baseline() -> None:
     """A value that goes down is no error, and growth from there is."""
     assert _run(Rule("errors"), (0, 100), (1, 2)).reason == ""
     assert _run(Rule("errors"), (0, 100), (1, 2), (2, 3)).grown == 1
+    assert _run(Rule("errors"), (0, 0), (1, 100), (2, 50)).reason == ""
 
 
 def test_saturation_is_told() -> None:
