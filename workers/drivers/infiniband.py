@@ -1,0 +1,120 @@
+"""Driver ``infiniband``: RDMA devices with their bundle of nodes, known by GUID. Discovery opens nothing."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from devd.ipc.messages import Device
+from devd.workers.drivers.base import Found
+from devd.workers.drivers.infiniband_resets import FunctionReset, LinkReset, RecoverReset, ReloadReset
+from devd.workers.drivers.infiniband_signals import SIGNALS, InfinibandSignals
+from devd.workers.drivers.twins import Candidate, listed
+from devd.workers.errors import SpecError
+from devd.workers.hw import attributes, infiniband, selection
+from devd.workers.hw.allowance import Allowance
+from devd.workers.params import Params
+
+__all__ = [
+    "KEYS",
+    "SIGNALS",
+    "FunctionReset",
+    "InfinibandDriver",
+    "InfinibandSignals",
+    "LinkReset",
+    "RecoverReset",
+    "ReloadReset",
+    "allowed",
+]
+
+KEYS = ("name", "node_guid", "hca_type", "board_id", "firmware", "driver", "address", "link_layer", "netdev", "physfn")
+"""What a device can be selected by; each is a property of the device as well. ``physfn`` is a virtual function's."""
+BUNDLE = ("uverbs", "umad", "rdma_cm")
+
+
+class InfinibandDriver:
+    """``ports`` are those that count (all by default); ``nodes`` is what a container gets of the bundle."""
+
+    def __init__(self, match: Mapping[str, object], *, root: Path = Path("/")) -> None:
+        params = Params("match", match)
+        self._selection = selection.select(match, KEYS, ("ports", "nodes"))
+        self._ports = _whole_numbers(params)
+        self._bundle = params.texts("nodes") or list(BUNDLE)
+        for kind in self._bundle:
+            if kind not in BUNDLE:
+                raise SpecError(f"match.nodes: {kind!r} found, allowed are {', '.join(BUNDLE)}")
+        self._root = root
+        self.what = self._selection.words("RDMA devices")
+
+    def discover(self) -> Found:
+        """Read sysfs once. Raises OSError."""
+        problems: list[str] = []
+        candidates = [one for adapter in infiniband.adapters(self._root) for one in self._candidate(adapter, problems)]
+        devices, twins = listed(candidates, self._selection)
+        directories = (self._root / "dev/infiniband", self._root / "dev")
+        return Found(tuple(devices), tuple(twins + problems), directories)
+
+    def _candidate(self, adapter: infiniband.Adapter, problems: list[str]) -> list[Candidate]:
+        """Return the adapter as a candidate; none, with a problem, when it cannot be used."""
+        ports = tuple(port for port in adapter.ports if not self._ports or port in self._ports)
+        by_kind = infiniband.char_nodes(self._root, adapter.name)
+        if not by_kind["uverbs"]:
+            problems.append(f"{adapter.name} has no uverbs node: is the module ib_uverbs loaded?")
+            return []
+        if not ports:
+            problems.append(f"{adapter.name} has none of the ports {self._ports}: skipped")
+            return []
+        suffix = "".join(f"-p{port}" for port in ports) if self._ports else ""
+        return [
+            Candidate(
+                own_name=f"{adapter.guid}{suffix}" if adapter.guid else "",
+                port=f"{adapter.address or adapter.name}{suffix}",
+                nodes=tuple(node for kind in self._bundle for node in by_kind[kind]),
+                properties=self._properties(adapter, ports),
+                numa_node=adapter.numa_node,
+                params={"ports": list(ports)},
+            )
+        ]
+
+    def _properties(self, adapter: infiniband.Adapter, ports: tuple[int, ...]) -> dict[str, str]:
+        def text(name: str) -> str:
+            return attributes.text(adapter.directory / name) or ""
+
+        return {
+            "sysfs": attributes.below(self._root, adapter.directory),
+            "subsystem": "infiniband",
+            "name": adapter.name,
+            "node_guid": adapter.guid,
+            "hca_type": text("hca_type"),
+            "board_id": text("board_id"),
+            "firmware": text("fw_ver"),
+            "driver": adapter.driver,
+            "address": adapter.address,
+            "link_layer": infiniband.link_layer(adapter.directory, ports[0]),
+            "netdev": ",".join(infiniband.interfaces(adapter.directory, ports)),
+            "physfn": attributes.target(adapter.directory / "device" / "physfn"),
+        }
+
+
+def allowed(device: Device) -> Allowance:
+    """Return what probing this device needs."""
+    netdevs = [name for name in device.properties.get("netdev", "").split(",") if name]
+    address = device.properties.get("address", "")
+    return Allowance(
+        read=(
+            "/proc/sys/kernel/random/boot_id",
+            "/sys/class/infiniband",
+            device.properties["sysfs"],
+            *([f"/sys/bus/pci/devices/{address}"] if address else []),
+            *(f"/sys/class/net/{name}" for name in netdevs),
+        ),
+        execute=("devlink",) if address else (),
+        sockets=("AF_NETLINK",) if address else (),
+        capabilities=("CAP_NET_ADMIN",) if address else (),
+        why="without devlink and its netlink socket the firmware's signals are not offered",
+    )
+
+
+def _whole_numbers(params: Params) -> tuple[int, ...]:
+    numbers = params.numbers("ports") if params.has("ports") else []
+    if any(number != int(number) or number < 1 for number in numbers):
+        raise SpecError(f"match.ports: {numbers} found, whole numbers from 1 on are needed")
+    return tuple(sorted({int(number) for number in numbers}))

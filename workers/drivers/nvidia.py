@@ -1,0 +1,143 @@
+"""Driver ``nvidia``: whole GPUs or MIG devices, known by UUID. Discovery reads /proc; only MIG devices ask NVML."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from devd.ipc.messages import Device
+from devd.workers.drivers.base import Found
+from devd.workers.drivers.nvidia_resets import GpuReset
+from devd.workers.drivers.nvidia_signals import SIGNALS, NvidiaSignals
+from devd.workers.drivers.twins import Candidate, listed
+from devd.workers.hw import nvidia, selection
+from devd.workers.hw.allowance import Allowance
+from devd.workers.hw.nvml import NvmlError, Session
+from devd.workers.params import Params
+
+__all__ = ["KEYS", "SIGNALS", "GpuReset", "NvidiaDriver", "NvidiaSignals", "allowed"]
+
+KEYS = ("model", "uuid", "address", "minor", "name", "instance")
+"""What a device can be selected by; each is a property of the device as well. ``instance`` is a MIG device's."""
+CDI_KIND = "nvidia.com/gpu"
+
+
+class NvidiaDriver:
+    """``offer: gpu`` (GPUs that are not split) or ``mig`` (the devices of those that are)."""
+
+    def __init__(self, match: Mapping[str, object], *, root: Path = Path("/")) -> None:
+        self._selection = selection.select(match, KEYS, ("offer",))
+        self._offer = Params("match", match).choice("offer", ("gpu", "mig"), "gpu")
+        self._root = root
+        self.what = self._selection.words("NVIDIA GPUs" if self._offer == "gpu" else "MIG devices")
+
+    def discover(self) -> Found:
+        """Read /proc once. Raises OSError."""
+        problems: list[str] = []
+        candidates: list[Candidate] = []
+        for gpu in nvidia.gpus(self._root):
+            split = nvidia.instances(self._root, gpu)
+            if not _usable(gpu, problems):
+                continue
+            if self._offer == "gpu" and split:
+                problems.append(f"{gpu.address} is split into {len(split)} MIG devices: offer them with 'offer: mig'")
+            elif self._offer == "gpu":
+                candidates.append(self._whole(gpu))
+            else:
+                candidates.extend(self._instances(gpu, split, problems))
+        numberless = [one.port for one in candidates if not one.nodes]
+        devices, twins = listed([one for one in candidates if one.nodes], self._selection)
+        problems.extend(f"{port} has no device numbers in /proc/devices: skipped" for port in numberless)
+        directories = (self._root / "dev", self._root / "dev/nvidia-caps")
+        return Found(tuple(devices), tuple(twins + problems), directories)
+
+    def _whole(self, gpu: nvidia.Gpu) -> Candidate:
+        return Candidate(
+            own_name=gpu.uuid,
+            port=gpu.address,
+            nodes=nvidia.nodes(self._root, gpu),
+            properties=self._properties(gpu, gpu.uuid),
+            numa_node=gpu.numa_node,
+            params={"address": gpu.address, "gpu_uuid": gpu.uuid},
+        )
+
+    def _instances(self, gpu: nvidia.Gpu, split: list[nvidia.Instance], problems: list[str]) -> list[Candidate]:
+        uuids = _mig_uuids(gpu, problems) if split else {}
+        return [
+            Candidate(
+                # Not the MIG device's UUID: without NVML it is unknown, and an id must not change when NVML comes back.
+                own_name=f"{gpu.uuid}-{_name(one)}",
+                port=f"{gpu.address}-{_name(one)}",
+                nodes=nvidia.nodes(self._root, gpu, one),
+                properties=self._properties(gpu, uuids.get((one.gpu_instance, one.compute_instance), ""))
+                | {"instance": _name(one)},
+                numa_node=gpu.numa_node,
+                params={
+                    "address": gpu.address,
+                    "gpu_uuid": gpu.uuid,
+                    "gpu_instance": one.gpu_instance,
+                    "compute_instance": one.compute_instance,
+                },
+            )
+            for one in split
+        ]
+
+    def _properties(self, gpu: nvidia.Gpu, uuid: str) -> dict[str, str]:
+        return {
+            "sysfs": f"/sys/bus/pci/devices/{gpu.address}",
+            "subsystem": "nvidia",
+            "driver": "nvidia",
+            "driver_version": nvidia.driver_version(self._root),
+            "name": f"nvidia{gpu.minor}",
+            "minor": str(gpu.minor),
+            "model": gpu.model,
+            "address": gpu.address,
+            "uuid": uuid,
+            "cdi": f"{CDI_KIND}={uuid}" if uuid else "",
+        }
+
+
+def allowed(device: Device) -> Allowance:
+    """Return what probing this device needs. The library is looked for as ld.so does."""
+    return Allowance(
+        read=(
+            "/proc/sys/kernel/random/boot_id",
+            "/proc/driver/nvidia",
+            "/sys/module/nvidia",
+            "/etc/ld.so.cache",
+            device.properties["sysfs"],
+        ),
+        # NVML opens the control node and this GPU's for writing; the one for unified memory is the application's.
+        ioctl=(f"/dev/nvidia{device.properties['minor']}", "/dev/nvidiactl", *_caps(device)),
+        execute=("libnvidia-ml.so.1",),
+        why="without the library and the nodes only 'nvml' can be told, and it is bad",
+    )
+
+
+def _caps(device: Device) -> tuple[str, ...]:
+    return tuple(node.path for node in device.nodes if node.path.startswith("/dev/nvidia-caps/"))
+
+
+def _usable(gpu: nvidia.Gpu, problems: list[str]) -> bool:
+    if gpu.excluded:
+        problems.append(f"{gpu.address} is excluded by the driver's settings: skipped")
+    elif gpu.minor is None:
+        problems.append(f"{gpu.address} has no minor number in its information: skipped")
+    elif not gpu.uuid:
+        # Its address would do for now, and be another id as soon as somebody uses it.
+        problems.append(f"{gpu.address} has no UUID yet: start nvidia-persistenced, or use it once")
+    else:
+        return True
+    return False
+
+
+def _name(instance: nvidia.Instance) -> str:
+    return f"gi{instance.gpu_instance}-ci{instance.compute_instance}"
+
+
+def _mig_uuids(gpu: nvidia.Gpu, problems: list[str]) -> dict[tuple[int, int], str]:
+    """Return the UUIDs by which containers ask for MIG devices; without NVML none, with a problem."""
+    with Session(gpu.address) as session:
+        try:
+            return session.mig_instances()
+        except NvmlError as error:
+            problems.append(f"{gpu.address}: the UUIDs of its MIG devices are unknown: {error}")
+            return {}
