@@ -16,10 +16,11 @@ ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 """Domain, bus, device, function; a domain has more than four digits behind some storage controllers (VMD)."""
 BRIDGE_CLASS = "06"
 """Base class of bridges, the root ports and switches among them."""
-NO_DRIVER = ""
 _ROOT = re.compile(r"pci([0-9a-f]{4,8}:[0-9a-f]{2})")
 _VIRTUAL = re.compile(r"virtfn[0-9]+")
-_HEX = re.compile(r"0x[0-9a-f]{1,8}")
+_ID_DIGITS = 4
+_CLASS_DIGITS = 6
+_REVISION_DIGITS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ def function(root: Path, address: str) -> Function | None:
         vendor=vendor,
         device=device,
         subsystem="" if subsystem == ":" else subsystem,
-        class_code=_hex(directory, "class"),
-        revision=_hex(directory, "revision"),
+        class_code=_hex(directory, "class", _CLASS_DIGITS),
+        revision=_hex(directory, "revision", _REVISION_DIGITS),
         driver=attributes.target(directory / "driver"),
         iommu_group=attributes.target(directory / "iommu_group"),
         physfn=physfn,
@@ -135,7 +136,7 @@ def _virtual_name(root: Path, physfn: str, address: str) -> str:
     return path_name(root / DEVICES / address)
 
 
-def _hex(directory: Path, name: str) -> str:
+def _hex(directory: Path, name: str, digits: int = _ID_DIGITS) -> str:
     """Return an attribute like 0x8086 without its 0x, "" for anything else. Raises OSError."""
     found = attributes.text(directory / name) or ""
-    return found.removeprefix("0x") if _HEX.fullmatch(found) else ""
+    return found[2:] if re.fullmatch(f"0x[0-9a-f]{{{digits}}}", found) else ""
