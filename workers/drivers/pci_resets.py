@@ -75,19 +75,19 @@ class FunctionReset(_PciReset):
 
     def blast_radius(self) -> tuple[str, ...]:
         """Return the functions that this takes along. Raises OSError."""
-        return self._reach().addresses
+        return self.reach().addresses
 
     def run(self, call: Call) -> None:
         """Reset each function. Raises ResetError, OSError."""
         for address in self._addresses:
             self._check_offered(address)
         call.say("look who uses the functions")
-        self._reach().refuse_if_used()
+        self.reach().refuse_if_used()
         for address in self._addresses:
             self._reset(address, call)
         self._await_answers(call)
 
-    def _reach(self) -> pci_reach.Reach:
+    def reach(self) -> pci_reach.Reach:
         """Return what goes along.
 
         The first method tells: the kernel goes on to one for the bus only if the function is alone there
