@@ -9,7 +9,7 @@ from devd.workers.drivers.base import Found, device_id
 from devd.workers.drivers.pci_resets import FunctionReset, RebindReset, RemoveRescanReset
 from devd.workers.drivers.pci_signals import SIGNALS, PciSignals
 from devd.workers.errors import SpecError
-from devd.workers.hw import attributes, pci, selection, subtree
+from devd.workers.hw import attributes, hexids, pci, selection, subtree
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
@@ -27,6 +27,7 @@ __all__ = [
 
 KEYS = ("vendor", "device", "subsystem_id", "class", "driver", "address", "path", "physfn")
 """What a function can be selected by; each is a property of the device as well."""
+HEX_KEYS = ("vendor", "device", "subsystem_id", "class")
 
 
 class PciDriver:
@@ -38,7 +39,7 @@ class PciDriver:
 
     def __init__(self, match: Mapping[str, object], *, root: Path = Path("/")) -> None:
         params = Params("match", match)
-        self._selection = selection.select(match, KEYS, ("nodes", "identity"))
+        self._selection = selection.select(hexids.plain(match, HEX_KEYS), KEYS, ("nodes", "identity"))
         if not self._selection.include:
             raise SpecError(
                 f"match: nothing selects, one of {', '.join(KEYS)} is needed: not every function is a device"

@@ -11,7 +11,7 @@ from devd.workers.drivers.twins import Candidate, listed
 from devd.workers.drivers.usb_resets import AuthorizedReset, PortReset
 from devd.workers.drivers.usb_signals import SIGNALS, UsbSignals
 from devd.workers.errors import SpecError
-from devd.workers.hw import attributes, devlinks, selection, subtree, usb
+from devd.workers.hw import attributes, devlinks, hexids, selection, subtree, usb
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
@@ -19,6 +19,7 @@ __all__ = ["KEYS", "SIGNALS", "AuthorizedReset", "PortReset", "UsbDriver", "UsbS
 
 KEYS = ("vendor", "product", "serial", "port", "name", "class", "manufacturer", "product_name")
 """What a device can be selected by; each is a property of the device as well."""
+HEX_KEYS = ("vendor", "product", "class")
 RAW = "bus/usb/*"
 
 
@@ -31,7 +32,7 @@ class UsbDriver:
 
     def __init__(self, match: Mapping[str, object], *, root: Path = Path("/")) -> None:
         params = Params("match", match)
-        self._selection = selection.select(match, KEYS, ("nodes", "identity"))
+        self._selection = selection.select(hexids.plain(match, HEX_KEYS), KEYS, ("nodes", "identity"))
         if not self._selection.include:
             raise SpecError(
                 f"match: nothing selects, one of {', '.join(KEYS)} is needed: not every device is to be given"

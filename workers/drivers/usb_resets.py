@@ -60,7 +60,7 @@ class PortReset(_UsbReset):
     """USBDEVFS_RESET: the hub resets the port. Drivers that cannot go on are bound anew, and their nodes renumbered."""
 
     def __init__(
-        self, device: Device, *, root: Path = Path("/"), reset: Callable[[Path], None] = usb_calls.reset
+        self, device: Device, *, root: Path = Path("/"), reset: Callable[[Path], object] = usb_calls.reset
     ) -> None:
         super().__init__(device, root)
         self._reset = reset

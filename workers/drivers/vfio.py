@@ -8,14 +8,14 @@ from pathlib import Path
 
 from devd.ipc.messages import Device, Node
 from devd.workers.drivers.base import Found, device_id
-from devd.workers.drivers.pci import KEYS, function_params, properties_of
+from devd.workers.drivers.pci import HEX_KEYS, KEYS, function_params, properties_of
 from devd.workers.drivers.pci import allowed as allowed_pci
 from devd.workers.drivers.pci_resets import FunctionReset
 from devd.workers.drivers.pci_signals import SIGNALS as PCI_SIGNALS
 from devd.workers.drivers.pci_signals import PciSignals
 from devd.workers.drivers.signals import Signal
 from devd.workers.errors import SpecError
-from devd.workers.hw import attributes, pci, pci_reach, selection, vfio
+from devd.workers.hw import attributes, hexids, pci, pci_reach, selection, vfio
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
@@ -39,7 +39,7 @@ class VfioDriver:
 
     def __init__(self, match: Mapping[str, object], *, root: Path = Path("/")) -> None:
         params = Params("match", match)
-        self._selection = selection.select(match, KEYS, ("backend", "noiommu"))
+        self._selection = selection.select(hexids.plain(match, HEX_KEYS), KEYS, ("backend", "noiommu"))
         self._backend = params.choice("backend", ("group", "cdev"), "group")
         unsafe = params.values.get("noiommu", False)
         if not isinstance(unsafe, bool):

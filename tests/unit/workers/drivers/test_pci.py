@@ -161,6 +161,14 @@ def test_a_selection_is_needed_and_understood() -> None:
         PciDriver(EDU | {"identity": "serial"})
 
 
+def test_ids_are_taken_as_people_write_them(tmp_path: Path) -> None:
+    """With 0x, in capitals, in lists and in what is excluded."""
+    function(tmp_path)
+    function(tmp_path, "0000:04:00.0", files={"device": "0x11e9"})
+    device = _only(tmp_path, device=["0x11E8", "11E9"], subsystem_id="0x1AF4:0x1100", exclude={"device": "0x11E9"})
+    assert device.properties["address"] == CARD
+
+
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_garbage_in_sysfs_is_no_crash(tmp_path: Path, garbage: bytes) -> None:
     """Whatever the attributes hold: the function is left out or listed, its signals answer, and none is a fault."""
