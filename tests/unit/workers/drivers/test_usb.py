@@ -1,5 +1,6 @@
 """The usb driver against trees of fixtures: who is offered under which id, what signals say, what resets refuse."""
 
+import ctypes
 import errno
 import os
 from collections.abc import Callable
@@ -316,6 +317,13 @@ def test_the_calls_on_a_file_that_is_no_device(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="Inappropriate ioctl"):
             one()
     assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - names are compared
+
+
+def test_the_calls_numbers_are_the_headers() -> None:
+    """USBDEVFS_CONTROL carries the size of its structure, which is 24 bytes where pointers have 8."""
+    if ctypes.sizeof(ctypes.c_void_p) != 8:
+        pytest.skip("the number is another on 32 bits")
+    assert usb_calls.USBDEVFS_CONTROL == 0xC0185500
 
 
 def test_a_real_serial_line_tells_its_wires() -> None:
