@@ -6,6 +6,7 @@ from pathlib import Path
 
 from devd.ipc.messages import Device, Node
 from devd.workers.drivers.base import Found, device_id
+from devd.workers.drivers.globs import has_magic
 from devd.workers.drivers.pci_resets import FunctionReset, RebindReset, RemoveRescanReset
 from devd.workers.drivers.pci_signals import SIGNALS, PciSignals
 from devd.workers.errors import SpecError
@@ -16,6 +17,7 @@ from devd.workers.params import Params
 __all__ = [
     "KEYS",
     "SIGNALS",
+    "UEVENTS",
     "FunctionReset",
     "PciDriver",
     "PciSignals",
@@ -27,6 +29,8 @@ __all__ = [
 
 KEYS = ("vendor", "device", "subsystem_id", "class", "driver", "address", "path", "physfn")
 """What a function can be selected by; each is a property of the device as well."""
+UEVENTS = ("pci",)
+"""Subsystems whose uevents can change the list: functions come and go, drivers are bound and unbound."""
 HEX_KEYS = ("vendor", "device", "subsystem_id", "class")
 
 
@@ -63,7 +67,14 @@ class PciDriver:
                 continue
             name = device_id(one.address if self._by_address else one.path_name)
             devices.append(Device(name, nodes, properties, one.numa_node, {"functions": [function_params(one)]}))
-        return Found(tuple(devices), tuple(problems), (self._root / "dev",))
+        return Found(tuple(devices), tuple(problems), node_directories(self._root, self._nodes))
+
+
+def node_directories(root: Path, globs: Sequence[str]) -> tuple[Path, ...]:
+    """Return the directories in which nodes that fit the globs come and go; those of patterns are left to uevents."""
+    parents = (glob.rpartition("/")[0] for glob in globs)
+    plain = (root / "dev" / parent for parent in parents if parent and not has_magic(parent))
+    return tuple(dict.fromkeys((root / "dev", *(path for path in plain if path.is_dir()))))
 
 
 def chosen_nodes(directory: Path, globs: Sequence[str]) -> tuple[Node, ...]:

@@ -15,10 +15,12 @@ from devd.workers.hw import attributes, devlinks, hexids, selection, subtree, us
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
-__all__ = ["KEYS", "SIGNALS", "AuthorizedReset", "PortReset", "UsbDriver", "UsbSignals", "allowed"]
+__all__ = ["KEYS", "SIGNALS", "UEVENTS", "AuthorizedReset", "PortReset", "UsbDriver", "UsbSignals", "allowed"]
 
 KEYS = ("vendor", "product", "serial", "port", "name", "class", "manufacturer", "product_name")
 """What a device can be selected by; each is a property of the device as well."""
+UEVENTS = ("usb",)
+"""Subsystems whose uevents can change the list: devices and interfaces come and go, drivers are bound and unbound."""
 HEX_KEYS = ("vendor", "product", "class")
 RAW = "bus/usb/*"
 

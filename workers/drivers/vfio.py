@@ -19,8 +19,10 @@ from devd.workers.hw import attributes, hexids, pci, pci_reach, selection, vfio
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
-__all__ = ["KEYS", "SIGNALS", "GroupReset", "VfioDriver", "VfioSignals", "allowed", "environment"]
+__all__ = ["KEYS", "SIGNALS", "UEVENTS", "GroupReset", "VfioDriver", "VfioSignals", "allowed", "environment"]
 
+UEVENTS = ("pci", "vfio", "vfio-dev")
+"""Subsystems whose uevents can change the list."""
 SIGNALS = (
     *(one for one in PCI_SIGNALS if one.name != "decode"),
     Signal("viable", "a member of the IOMMU group is bound to a driver of the host; bind it to vfio-pci or unbind it"),

@@ -142,6 +142,13 @@ def test_a_function_without_its_nodes_is_not_offered_yet(tmp_path: Path) -> None
     assert found.problems == (f"{CARD} has none of the nodes dri/*: not offered",)
 
 
+def test_the_directories_of_nodes_are_watched(tmp_path: Path) -> None:
+    """A change in /dev, and in the directory that a glob names, calls for another scan."""
+    grow(tmp_path, {"dev/dri": None})
+    found = PciDriver(EDU | {"nodes": ["dri/*", "accel/*", "*/x"]}, root=tmp_path).discover()
+    assert found.directories == (tmp_path / "dev", tmp_path / "dev/dri")
+
+
 def test_bridges_are_taken_on_purpose_only(tmp_path: Path) -> None:
     """A vendor's card does not bring the vendor's bridges along; its class does."""
     bridge(tmp_path)
