@@ -78,10 +78,10 @@ def node_directories(root: Path, globs: Sequence[str]) -> tuple[Path, ...]:
 
 
 def chosen_nodes(directory: Path, globs: Sequence[str]) -> tuple[Node, ...]:
-    """Return the nodes below a sysfs directory whose names below /dev fit one of the globs. Raises OSError."""
+    """Return the nodes of a function whose names below /dev fit one of the globs. Raises OSError."""
     if not globs:
         return ()
-    leaves = subtree.leaves(directory)
+    leaves = subtree.own_leaves(directory, pci.ADDRESS)
     return tuple(leaf.node for leaf in leaves if any(fnmatch.fnmatchcase(leaf.name, one) for one in globs))
 
 

@@ -64,7 +64,7 @@ class UsbDriver:
     def _candidate(self, one: usb.UsbDevice, count: Mapping[str, int]) -> Candidate:
         own = self._own_name(one)
         by: devlinks.By = "by-id" if own and count[own] == 1 else "by-path"
-        leaves = subtree.leaves(one.directory)
+        leaves = subtree.own_leaves(one.directory, usb.NAME)
         return Candidate(
             own_name=own,
             port=one.port if own else f"{one.ids}-{one.port}",

@@ -5,6 +5,7 @@ devices, exclusively and for reading, to see whether somebody has claimed them.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,19 @@ class Leaf:
     subsystem: str
     directory: Path
     node: Node
+
+
+def own_leaves(directory: Path, other: re.Pattern[str]) -> list[Leaf]:
+    """Return the leaves that are not those of another device further down. Raises OSError.
+
+    ``other`` fits the directory names of devices of the same bus: a hub's own leaves are not its devices'.
+    """
+    top = directory.resolve()
+    return [
+        leaf
+        for leaf in leaves(directory)
+        if not any(other.fullmatch(part) for part in leaf.directory.relative_to(top).parts)
+    ]
 
 
 def leaves(directory: Path) -> list[Leaf]:

@@ -150,11 +150,13 @@ def test_the_directories_of_nodes_are_watched(tmp_path: Path) -> None:
 
 
 def test_bridges_are_taken_on_purpose_only(tmp_path: Path) -> None:
-    """A vendor's card does not bring the vendor's bridges along; its class does."""
-    bridge(tmp_path)
-    function(tmp_path)
+    """A vendor's card does not bring the vendor's bridges along; its class does, without the nodes behind it."""
+    upper = bridge(tmp_path)
+    node(tmp_path, upper, "misc/own", "own", "10:1")
+    node(tmp_path, function(tmp_path), "misc/card", "card", "10:2")
     assert [one.properties["address"] for one in PciDriver(EDU, root=tmp_path).discover().devices] == [CARD]
-    assert _only(tmp_path, **{"class": "0604*"}).properties["address"] == PORT
+    one = _only(tmp_path, **{"class": "0604*"}, nodes="*")
+    assert (one.properties["address"], [node.path for node in one.nodes]) == (PORT, ["/dev/own"])
 
 
 def test_a_selection_is_needed_and_understood() -> None:

@@ -156,7 +156,8 @@ def test_hubs_are_taken_on_purpose_only(tmp_path: Path) -> None:
     device(tmp_path, serial=None, files={"bDeviceClass": "09"})
     device(tmp_path, "1-4.2", number=6)
     assert _only(tmp_path).properties["name"] == "1-4.2"
-    assert _only(tmp_path, **{"class": "09"}).properties["name"] == "1-4"
+    hub = _only(tmp_path, **{"class": "09"})
+    assert (hub.properties["name"], [one.path for one in hub.nodes]) == ("1-4", ["/dev/bus/usb/001/005"])
 
 
 def test_a_selection_is_needed_and_understood() -> None:
