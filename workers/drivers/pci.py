@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devd.ipc.messages import Device, Node
+from devd.ipc.patterns import has_magic
 from devd.workers.drivers.base import Found, device_id
-from devd.workers.drivers.globs import has_magic
 from devd.workers.drivers.pci_resets import FunctionReset, RebindReset, RemoveRescanReset
 from devd.workers.drivers.pci_signals import SIGNALS, PciSignals
 from devd.workers.errors import SpecError
