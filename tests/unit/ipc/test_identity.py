@@ -1,4 +1,8 @@
-"""Who gets in, by the kernel's word: real processes with real pids."""
+"""Who gets in, by the kernel's word: real processes with real pids.
+
+A refused peer whose libzmq sees the connection end before it has read the refusal tries again, and each try counts:
+so a peer that was refused is known by its reason alone, and counts are compared where the test itself does the asking.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ def test_stranger_is_refused_with_400_and_counted(front: Front) -> None:
     bus = front.bus()
     stranger = front.peer("refused", front.layout.health, "xpub")
     assert front.hear(stranger) == {"event": "HANDSHAKE_FAILED_AUTH", "value": 400}
-    assert front.auth.refused == {"unknown process": 1}
+    assert set(front.auth.refused) == {"unknown process"}
     assert bus.drain() == []
 
 
@@ -45,7 +49,7 @@ def test_second_connection_of_a_process_is_refused(front: Front) -> None:
     peer = front.peer("twice", front.layout.health, "gpu-1", admit="gpu-1")
     assert front.hear(peer) == {"subscribed": True}
     assert front.hear(peer) == {"subscribed": False}
-    assert front.auth.refused == {"second connection": 1}
+    assert set(front.auth.refused) == {"second connection"}
     got = front.collect(bus, lambda got: len(got) >= 1)
     assert [one.identity for one in got] == ["gpu-1"]
 
@@ -66,7 +70,7 @@ def test_channel_of_another_device_is_closed_to_a_worker(front: Front) -> None:
     channel = front.channel(1, b"command:gpu-1")
     thief = front.peer("refused", front.layout.command(1), "pair", admit="gpu-2")
     assert front.hear(thief)["value"] == 400
-    assert front.auth.refused == {"another's channel": 1}
+    assert set(front.auth.refused) == {"another's channel"}
     front.peer("command", front.layout.command(1), "gpu-1", admit="gpu-1")
     [got] = front.collect(channel, lambda got: len(got) >= 1)
     assert got.identity == "gpu-1"
