@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from devd.daemon import allocation
+from devd.daemon import links
+from devd.daemon.allocation import Offer, preferred
 from devd.daemon.config import Resource
 from devd.daemon.errors import AllocationRefusedError, PreStartError
+from devd.daemon.grants import GrantedDevice, grant
+from devd.daemon.natural import natural_key
 from devd.daemon.resource import ContainerGrant, Offered
 from devd.daemon.supervisor import Charge
 from devd.ipc.messages import Device
@@ -64,7 +67,7 @@ class ResourceTable:
         """The devices by id, as they were last discovered, in natural order."""
         if not self._sorted:
             # Once a change of the list, so that no RPC has to.
-            self._devices = dict(sorted(self._devices.items(), key=lambda one: allocation.natural_key(one[0])))
+            self._devices = dict(sorted(self._devices.items(), key=lambda one: natural_key(one[0])))
             self._sorted = True
         return self._devices
 
@@ -125,19 +128,25 @@ class ResourceTable:
                 self.notify()
                 raise AllocationRefusedError(f"{self.name}: {device} is Unhealthy: {self._reason(device)}")
         granted = [
-            allocation.GrantedDevice(device, _name(self.devices[device]), _paths(self.devices[device]))
-            for device in devices
+            GrantedDevice(device, _name(self.devices[device]), _paths(self.devices[device])) for device in devices
         ]
-        return allocation.grant(self.config, granted)
+        return grant(self.config, granted)
 
     def prefer(self, available: Sequence[str], must_include: Sequence[str], size: int) -> list[str]:
         """Return ``size`` of the available ids. Raises AllocationRefusedError."""
-        candidates = [
-            allocation.Candidate(replica, device, self.devices[device].numa_node)
-            for device in self.listed()
-            for replica in self.replicas(device)
+        listed = self.listed()
+        joined = links.joined({device: self.devices[device].properties for device in listed})
+        offers = [
+            Offer(
+                device,
+                tuple(self.replicas(device)),
+                self.devices[device].numa_node,
+                self.devices[device].properties.get("pcie_switch", ""),
+                joined[device],
+            )
+            for device in listed
         ]
-        return allocation.preferred(candidates, available, must_include, size, self.config.share)
+        return preferred(offers, available, must_include, size, self.config.share)
 
     async def pre_start(self, ids: Sequence[str]) -> None:
         """Reset and probe all devices behind ``ids``. Raises PreStartError."""
@@ -150,7 +159,7 @@ class ResourceTable:
         unknown = sorted(one for one, device in found.items() if device is None)
         if unknown:
             raise error(f"{self.name}: unknown device ids {unknown[:5]}: not in the list this plugin sent last")
-        return sorted({device for device in found.values() if device is not None}, key=allocation.natural_key)
+        return sorted({device for device in found.values() if device is not None}, key=natural_key)
 
     def _device_of(self, replica: str) -> str | None:
         """Return the listed device an offered id stands for, or None; the way back of ``replicas``."""

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from devd.daemon.allocation import Candidate, GrantedDevice, Share, grant, natural_key, preferred
+from devd.daemon.allocation import Offer, Share, preferred
 from devd.daemon.errors import AllocationRefusedError
+from devd.daemon.grants import GrantedDevice, grant
+from devd.daemon.links import joined
+from devd.daemon.natural import natural_key
 from devd.daemon.resource import DeviceNodeGrant, MountGrant
 
 
@@ -149,19 +152,28 @@ def test_a_device_without_nodes_grants_its_variables() -> None:
 # ---- preferred ----
 
 
-def offers(**devices: tuple[int, int | None]) -> list[Candidate]:
-    """Return candidates: device=(replicas, NUMA node)."""
+def offers(**devices: tuple[int, int | None]) -> list[Offer]:
+    """Return offers: device=(replicas, NUMA node)."""
     return [
-        Candidate(f"{device}::{number}", device, node)
+        Offer(device, tuple(f"{device}::{number}" for number in range(replicas)), node)
         for device, (replicas, node) in devices.items()
-        for number in range(replicas)
     ]
 
 
-def choose(candidates: Sequence[Candidate], size: int, share: Share, taken: Sequence[str] = (), must: str = "") -> str:
+def gpus(text: str) -> list[Offer]:
+    """Return devices from words like ``a@s0-bc``: its name, its switch, whom it is joined to."""
+    found = []
+    for word in text.split():
+        place, _dash, links = word.partition("-")
+        name, _at, switch = place.partition("@")
+        found.append(Offer(name, (name,), None, switch, frozenset(links)))
+    return found
+
+
+def choose(offered: Sequence[Offer], size: int, share: Share, taken: Sequence[str] = (), must: str = "") -> str:
     """Return the preferred ids in one text, with some taken by others."""
-    available = [one.id for one in candidates if one.id not in taken]
-    return " ".join(preferred(candidates, available, must.split(), size, share))
+    available = [replica for one in offered for replica in one.replicas if replica not in taken]
+    return " ".join(preferred(offered, available, must.split(), size, share))
 
 
 @pytest.mark.parametrize(
@@ -182,32 +194,69 @@ def test_pack_uses_few_devices_and_spread_many(share: Share, size: int, chosen: 
 
 def test_one_replica_goes_where_the_policy_says() -> None:
     """With others' containers on a device already, packing joins them and spreading goes elsewhere."""
-    candidates = offers(a=(3, 0), b=(3, 0), c=(3, 0))
-    assert choose(candidates, 1, "pack", taken=["b::0"]) == "b::1"
-    assert choose(candidates, 1, "spread", taken=["a::0", "b::0"]) == "c::0"
+    offered = offers(a=(3, 0), b=(3, 0), c=(3, 0))
+    assert choose(offered, 1, "pack", taken=["b::0"]) == "b::1"
+    assert choose(offered, 1, "spread", taken=["a::0", "b::0"]) == "c::0"
 
 
 def test_what_is_needed_draws_the_rest_to_it() -> None:
     """Packing fills the device that must be used, spreading leaves it at what is needed."""
-    candidates = offers(a=(3, None), b=(3, None))
-    assert choose(candidates, 3, "pack", must="b::1") == "b::0 b::1 b::2"
-    assert choose(candidates, 2, "spread", must="b::1") == "a::0 b::1"
+    offered = offers(a=(3, None), b=(3, None))
+    assert choose(offered, 3, "pack", must="b::1") == "b::0 b::1 b::2"
+    assert choose(offered, 2, "spread", must="b::1") == "a::0 b::1"
 
 
 def test_one_numa_node_is_kept_where_it_can_be() -> None:
     """A node that holds the request wins over lower names; the needed device's node over both; None is near all."""
-    candidates = offers(a=(1, 0), b=(1, 1), c=(1, 1), d=(1, None))
+    offered = offers(a=(1, 0), b=(1, 1), c=(1, 1), d=(1, None))
     assert choose(offers(a=(1, 0), b=(1, 1), c=(1, 1)), 2, "pack") == "b::0 c::0"
-    assert choose(candidates, 2, "pack", must="a::0") == "a::0 d::0"
+    assert choose(offered, 2, "pack", must="a::0") == "a::0 d::0"
     assert choose(offers(a=(2, 0), b=(1, 1), c=(1, 1)), 2, "spread") == "b::0 c::0"
+
+
+def test_devices_of_one_switch_are_kept_together() -> None:
+    """Two of one switch are better than two lower names of two switches; who has no switch is near all."""
+    assert choose(gpus("a@s0 b@s1 c@s1"), 2, "pack") == "b c"
+    assert choose(gpus("a@s0 b@s1 c"), 2, "pack") == "a c"
+    assert choose(gpus("a@s0 b@s1 c@s1 d@s0"), 2, "pack", must="d") == "a d"
+
+
+def test_linked_devices_are_kept_together() -> None:
+    """Devices that are joined go first, whichever end tells of it; most links win."""
+    assert choose(gpus("a b-d c d"), 2, "pack") == "b d"
+    assert choose(gpus("a-b b c-de d-e e"), 3, "pack") == "c d e"
+    assert choose(gpus("a-b b-c c-d d"), 2, "pack", must="d") == "c d"
+
+
+def test_a_whole_group_is_not_broken_up_for_what_leftovers_can_do() -> None:
+    """One device comes from a group that has lost a member already, of links first, then of switches."""
+    linked = gpus("a-b b c-d d e-f f")
+    assert choose(linked, 1, "pack") == "a"
+    assert choose(linked, 1, "pack", taken=["e"]) == "f"
+    assert choose(linked, 3, "pack", taken=["e"]) == "a b f"
+    switched = gpus("a@s0 b@s0 c@s1 d@s1")
+    assert choose(switched, 1, "pack", taken=["d"]) == "c"
+
+
+def test_links_are_found_by_whatever_names_the_other_end() -> None:
+    """A driver names an end by id, address, name or UUID; strangers and the device itself are no ends."""
+    found = joined(
+        {
+            "a": {"address": "0000:01:00.0", "links": "0000:02:00.0, GPU-c,0000:01:00.0,nobody"},
+            "b": {"address": "0000:02:00.0", "links": "a"},
+            "c": {"uuid": "GPU-c"},
+        }
+    )
+    assert found == {"a": {"b", "c"}, "b": {"a"}, "c": frozenset()}
+    assert joined({"a": {}}) == {"a": frozenset()}
 
 
 def test_unknown_ids_are_passed_over() -> None:
     """An id that has just left the list is not preferred, as long as the others suffice."""
-    candidates = offers(a=(2, None))
-    assert preferred(candidates, ["zz", "a::1", "a::0"], [], 2, "pack") == ["a::0", "a::1"]
+    offered = offers(a=(2, None))
+    assert preferred(offered, ["zz", "a::1", "a::0"], [], 2, "pack") == ["a::0", "a::1"]
     with pytest.raises(AllocationRefusedError, match=r"of 3 devices: 2 are available \(and 1 unknown: zz\)"):
-        preferred(candidates, ["zz", "a::1", "a::0"], [], 3, "pack")
+        preferred(offered, ["zz", "a::1", "a::0"], [], 3, "pack")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from devd.workers.drivers.infiniband_resets import FunctionReset, LinkReset, Rec
 from devd.workers.drivers.infiniband_signals import SIGNALS, InfinibandSignals
 from devd.workers.drivers.twins import Candidate, listed
 from devd.workers.errors import SpecError
-from devd.workers.hw import attributes, infiniband, selection
+from devd.workers.hw import attributes, infiniband, pci, selection
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
@@ -91,6 +91,7 @@ class InfinibandDriver:
             "link_layer": infiniband.link_layer(adapter.directory, ports[0]),
             "netdev": ",".join(infiniband.interfaces(adapter.directory, ports)),
             "physfn": attributes.target(adapter.directory / "device" / "physfn"),
+            "pcie_switch": pci.switch(adapter.directory),
         }
 
 

@@ -8,7 +8,7 @@ from devd.workers.drivers.base import Found
 from devd.workers.drivers.nvidia_resets import GpuReset
 from devd.workers.drivers.nvidia_signals import SIGNALS, NvidiaSignals
 from devd.workers.drivers.twins import Candidate, listed
-from devd.workers.hw import nvidia, selection
+from devd.workers.hw import nvidia, pci, selection
 from devd.workers.hw.allowance import Allowance
 from devd.workers.hw.nvml import NvmlError, Session
 from devd.workers.params import Params
@@ -91,6 +91,7 @@ class NvidiaDriver:
             "model": gpu.model,
             "address": gpu.address,
             "uuid": uuid,
+            "pcie_switch": pci.switch(self._root / pci.DEVICES / gpu.address),
             "cdi": f"{CDI_KIND}={uuid}" if uuid else "",
         }
 

@@ -8,7 +8,7 @@ from devd.workers.drivers.base import Found
 from devd.workers.drivers.nvme_resets import ControllerReset, SubsystemReset
 from devd.workers.drivers.nvme_signals import SIGNALS, NvmeSignals
 from devd.workers.drivers.twins import Candidate, listed
-from devd.workers.hw import attributes, nodes, nvme, selection
+from devd.workers.hw import attributes, nodes, nvme, pci, selection
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
@@ -76,6 +76,7 @@ class NvmeDriver:
             "address": one.address,
             "transport": one.transport,
             "subsysnqn": one.subsysnqn,
+            "pcie_switch": pci.switch(one.directory),
         }
 
     def _params(self, of: tuple[nvme.Controller, ...], *, namespace: str) -> dict[str, object]:

@@ -100,6 +100,7 @@ def properties_of(root: Path, one: pci.Function) -> dict[str, str]:
         "driver": one.driver,
         "iommu_group": one.iommu_group,
         "physfn": one.physfn,
+        "pcie_switch": pci.switch(one.directory),
     }
     return {key: value for key, value in found.items() if value}
 

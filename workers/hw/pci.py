@@ -17,6 +17,8 @@ ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 BRIDGE_CLASS = "06"
 """Base class of bridges, the root ports and switches among them."""
 _ROOT = re.compile(r"pci([0-9a-f]{4,8}:[0-9a-f]{2})")
+_PLAIN_BRIDGES = 2
+"""A root port and a bridge without a port of its own for each function; behind a switch there are more."""
 _VIRTUAL = re.compile(r"virtfn[0-9]+")
 _ID_DIGITS = 4
 _CLASS_DIGITS = 6
@@ -98,6 +100,24 @@ def upstream(root: Path, address: str) -> list[str]:
     """Return the bridges above a function, the nearest first, the root port last."""
     parts = (root / DEVICES / address).resolve().parts
     return [part for part in parts[:-1] if ADDRESS.fullmatch(part)][::-1]
+
+
+def switch(directory: Path) -> str:
+    """Return what joins a function, or anything below one, with its neighbours; "" for what hangs on no PCI bus.
+
+    It is the upper end of the switch above it ("0000:17:00.0"), or the root complex ("pci0000:16") where no more than
+    a root port is between.
+    """
+    parts = directory.resolve().parts
+    functions = [part for part in parts if ADDRESS.fullmatch(part)]
+    if not functions:
+        return ""
+    bridges = functions[:-1][::-1]
+    if len(bridges) > _PLAIN_BRIDGES:
+        return bridges[1]  # the nearest is the switch's own port for this function alone
+    if len(bridges) == _PLAIN_BRIDGES:
+        return bridges[0]
+    return next((part for part in parts if _ROOT.fullmatch(part)), "")
 
 
 def below(root: Path, address: str) -> list[str]:

@@ -60,7 +60,25 @@ def test_a_function_is_found_with_what_sysfs_says(tmp_path: Path) -> None:
         "revision": "10",
         "driver": "edu",
         "iommu_group": "7",
+        "pcie_switch": "pci0000:00",
     }
+
+
+@pytest.mark.parametrize(
+    ("above", "joined"),
+    [
+        ("", "pci0000:00"),
+        (PORT, "pci0000:00"),
+        (f"{PORT}/0000:01:00.0", "0000:01:00.0"),
+        (f"{PORT}/0000:01:00.0/0000:02:04.0", "0000:01:00.0"),
+        (f"{PORT}/0000:01:00.0/0000:02:04.0/0000:05:00.0/0000:06:01.0", "0000:05:00.0"),
+    ],
+)
+def test_the_switch_of_a_function_is_the_nearest_that_has_others(tmp_path: Path, above: str, joined: str) -> None:
+    """Behind a switch its upper port, behind a plain bridge that bridge, else the root complex."""
+    function(tmp_path, above=above)
+    assert _only(tmp_path).properties["pcie_switch"] == joined
+    assert pci.switch(tmp_path / "sys/bus/pci/devices") == ""
 
 
 def test_no_pci_at_all_is_an_empty_list(tmp_path: Path) -> None:
