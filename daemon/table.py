@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from devd.daemon import allocation
+from devd.daemon.charge import Charge
 from devd.daemon.config import Resource
 from devd.daemon.errors import AllocationRefusedError, PreStartError
 from devd.daemon.resource import ContainerGrant, Offered
-from devd.daemon.supervisor import Charge
 from devd.ipc.messages import Device
 
 REPLICA_SEPARATOR = "::"
