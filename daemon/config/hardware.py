@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from devd.daemon.config.rules import Given, OneOrMore, choice, flag, whole
+from devd.daemon.config.rules import OneOrMore, choice, flag, whole
 from devd.daemon.config.section import Section
 from devd.daemon.config.values import Text
 
@@ -210,5 +210,5 @@ def plugins() -> frozenset[str]:
     return frozenset(point.name for point in entry_points(group=ENTRY_POINTS))
 
 
-Switches = Annotated[dict[Text, Annotated[bool, flag()]], Given()]
-Cures = Annotated[dict[Text, Annotated[str, choice(*CURES)]], Given()]
+Switches = dict[Text, Annotated[bool, flag()]]
+Cures = dict[Text, Annotated[str, choice(*CURES)]]

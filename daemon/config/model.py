@@ -29,7 +29,7 @@ from devd.daemon.config.probes import (
     SimProbe,
 )
 from devd.daemon.config.resets import AnyReset
-from devd.daemon.config.rules import Given, choice, duration, flag, whole
+from devd.daemon.config.rules import Given, choice, custom, duration, flag, whole
 from devd.daemon.config.sandbox import MODES, Mode, SandboxAllow
 from devd.daemon.config.section import UNKNOWN, Section, tag_of
 from devd.daemon.config.values import (
@@ -45,6 +45,15 @@ from devd.daemon.config.values import (
 DRIVERS = ("node", *HARDWARE, "sim")
 PLUGIN = "third party's"
 """Tag of the resources of drivers that are not devd's own."""
+PluginName = Annotated[
+    str,
+    custom(
+        "word",
+        "the name of an installed driver",
+        lambda value: value,
+        {"not": {"enum": list(DRIVERS)}},
+    ),
+]
 MAX_RESOURCES = 256
 """Each has a gRPC server, a socket and a scanning process of its own."""
 MAX_REPLICAS = 9999
@@ -232,49 +241,58 @@ class HardwareResource(Resource):
 class InfinibandResource(HardwareResource):
     """Driver `infiniband`."""
 
-    driver: Literal["infiniband"]
-    selector: InfinibandMatch = Field(InfinibandMatch(), alias="match")
+    driver: Literal["infiniband"] = Field(
+        description="Where devices come from: `infiniband`, InfiniBand and RoCE adapters."
+    )
+    selector: InfinibandMatch = Field(
+        InfinibandMatch(), alias="match", description="Which ones, see [match](#match-driver-infiniband)."
+    )
 
 
 class NvidiaResource(HardwareResource):
     """Driver `nvidia`."""
 
-    driver: Literal["nvidia"]
-    selector: NvidiaMatch = Field(NvidiaMatch(), alias="match")
+    driver: Literal["nvidia"] = Field(description="Where devices come from: `nvidia`, NVIDIA GPUs.")
+    selector: NvidiaMatch = Field(
+        NvidiaMatch(), alias="match", description="Which ones, see [match](#match-driver-nvidia)."
+    )
 
 
 class NvmeResource(HardwareResource):
     """Driver `nvme`."""
 
-    driver: Literal["nvme"]
-    selector: NvmeMatch = Field(NvmeMatch(), alias="match")
+    driver: Literal["nvme"] = Field(description="Where devices come from: `nvme`, NVMe disks.")
+    selector: NvmeMatch = Field(NvmeMatch(), alias="match", description="Which ones, see [match](#match-driver-nvme).")
 
 
 class PciResource(HardwareResource):
     """Driver `pci`."""
 
-    driver: Literal["pci"]
-    selector: PciMatch = Field(alias="match")
+    driver: Literal["pci"] = Field(description="Where devices come from: `pci`, PCI functions.")
+    selector: PciMatch = Field(alias="match", description="Which ones, see [match](#match-driver-pci).")
 
 
 class UsbResource(HardwareResource):
     """Driver `usb`."""
 
-    driver: Literal["usb"]
-    selector: UsbMatch = Field(alias="match")
+    driver: Literal["usb"] = Field(description="Where devices come from: `usb`, USB devices.")
+    selector: UsbMatch = Field(alias="match", description="Which ones, see [match](#match-driver-usb).")
 
 
 class VfioResource(HardwareResource):
     """Driver `vfio`."""
 
-    driver: Literal["vfio"]
-    selector: VfioMatch = Field(VfioMatch(), alias="match")
+    driver: Literal["vfio"] = Field(
+        description="Where devices come from: `vfio`, functions set aside for virtual machines."
+    )
+    selector: VfioMatch = Field(VfioMatch(), alias="match", description="Which ones, see [match](#match-driver-vfio).")
 
 
 class PluginResource(HardwareResource):
     """A third party's driver."""
 
-    selector: PluginMatch = Field(PluginMatch(), alias="match")
+    driver: PluginName = Field(description="The name of an installed third party's driver.")
+    selector: PluginMatch = Field(PluginMatch(), alias="match", description="Which devices, in the driver's own words.")
 
 
 class SimResource(Resource):

@@ -32,6 +32,8 @@ KINDS: dict[str, DriverKind] = {
 
 def kind_of(name: str) -> DriverKind:
     """Return a driver with signals of its own, devd's or a third party's. Raises SpecError."""
+    if name in DRIVERS:
+        raise SpecError(f"driver: {name!r} has no signals and resets of its own")
     if name in KINDS:
         return KINDS[name]
     for point in entry_points(group=ENTRY_POINTS, name=name):
@@ -39,7 +41,7 @@ def kind_of(name: str) -> DriverKind:
         if not isinstance(found, DriverKind):
             raise SpecError(f"driver: {name!r} is {point.value}, which is no DriverKind")
         return found
-    raise SpecError(f"driver: {name!r} is unknown or has no signals, allowed are {', '.join(KINDS)}")
+    raise SpecError(f"driver: {name!r} is unknown, allowed are {', '.join((*DRIVERS, *KINDS))}")
 
 
 def make_driver(name: str, match: Mapping[str, object]) -> Driver:

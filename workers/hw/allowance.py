@@ -30,8 +30,9 @@ class Allowance:
     """Absolute paths by what is done with them; a directory stands for everything below it.
 
     ``ioctl`` are nodes that are opened and get ioctls; ``execute`` are programs that are run (a plain name is looked
-    up in PATH), ``libraries`` whether shared libraries are loaded late; ``sockets`` are address families; ``why`` says
-    what is lost without it.
+    up in PATH), ``libraries`` whether shared libraries are loaded late; ``sockets`` are address families; ``groups``
+    are further groups of system calls ("watch", "files": to write files that are no attributes); ``why`` says what is
+    lost without it.
     """
 
     read: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class Allowance:
     libraries: bool = False
     capabilities: tuple[str, ...] = ()
     sockets: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     memory_bytes: int = 0
     why: str = ""
 
@@ -55,7 +57,7 @@ def needs_of(allowed: Allowance, device: Device | None = None) -> SandboxNeeds:
     paths += [PathNeed(path, "rw", vital=True) for path in allowed.write]
     paths += [_node_need(path, nodes.get(path)) for path in allowed.ioctl]
     paths += LIBRARIES if allowed.libraries else ()
-    groups = {_SOCKETS[one] for one in allowed.sockets} | ({"ioctl"} if allowed.ioctl else set())
+    groups = {*allowed.groups, *(_SOCKETS[one] for one in allowed.sockets), *(("ioctl",) if allowed.ioctl else ())}
     needs = SandboxNeeds(
         paths=tuple(paths),
         groups=frozenset(groups),
