@@ -24,9 +24,18 @@ _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """Who is in the way, in words ("mounted on /data", "pid 7 (fio) has /dev/nvme0n1 open")."""
+    """Who is in the way, in words ("mounted on /data", "pid 7 (fio) has /dev/nvme0n1 open").
+
+    ``unseen`` stands among ``found`` as well: what could not be looked at may be in the way.
+    """
 
     found: tuple[str, ...] = ()
+    unseen: str = ""
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Return those that were seen."""
+        return tuple(one for one in self.found if one != self.unseen)
 
     def words(self) -> str:
         """Return all of them as one text, "" for nobody."""
@@ -79,7 +88,8 @@ def of_nodes(root: Path, paths: Collection[str]) -> Users:
     if told is not None:
         return _of_told(told, paths)
     if not _sees_all(root):
-        return Users(("processes outside this container cannot be seen: give devd the host's pid namespace",))
+        hidden = "processes outside this container cannot be seen: give devd the host's pid namespace"
+        return Users((hidden,), hidden)
     own = str(os.getpid())
     found: list[str] = []
     closed = 0
@@ -94,9 +104,8 @@ def of_nodes(root: Path, paths: Collection[str]) -> Users:
             closed += 1
             continue
         found.extend(f"pid {pid} ({_comm(root, pid)}) has {path} open" for path in sorted(opened))
-    if closed:
-        found.append(f"{closed} processes may not be looked at")
-    return Users(tuple(found))
+    unseen = f"{closed} processes may not be looked at" if closed else ""
+    return Users((*found, unseen) if unseen else tuple(found), unseen)
 
 
 def of_exclusive(path: Path) -> Users:
@@ -121,7 +130,7 @@ def _of_told(told: Usage, paths: Collection[str]) -> Users:
         for one in told.open_files
         if one.path in paths and one.pid != own
     ]
-    return Users((*found, told.unseen) if told.unseen else tuple(found))
+    return Users((*found, told.unseen) if told.unseen else tuple(found), told.unseen)
 
 
 def _mounts(root: Path, numbers: tuple[int, int]) -> list[str]:
