@@ -14,6 +14,7 @@ from typing import Any
 import zmq
 
 from devd.daemon import events as ev
+from devd.daemon.charge import Listeners
 from devd.daemon.config import Config, ConfigError, load
 from devd.daemon.control_desk import ControlDesk
 from devd.daemon.endpoint import endpoint_directory
@@ -36,7 +37,7 @@ from devd.daemon.rpc_times import RpcTimes
 from devd.daemon.runtime_lock import RuntimeLock
 from devd.daemon.scout_feed import SCOUT_PREFIX
 from devd.daemon.status import StatusReport
-from devd.daemon.supervisor import Listeners, Supervisor
+from devd.daemon.supervisor import Supervisor
 from devd.daemon.watchdog import Watchdog
 from devd.ipc.control import ControlServer
 from devd.ipc.endpoints import RuntimeLayout

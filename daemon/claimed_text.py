@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
-from devd.ipc.messages import Health, Sandbox
+from devd.ipc.messages import Findings, Health, Sandbox
 
 REASON_CHARS = 500
 """The kubelet's pod status and a terminal's line have no use for more."""
 WORD_CHARS = 120
 LAYERS = 40
 """More layers than any sandbox has."""
+SIGNALS = 64
+"""More signals than any driver has."""
 
 
 def plain(text: str, most: int) -> str:
@@ -35,4 +37,15 @@ def bounded_sandbox(sandbox: Sandbox) -> Sandbox:
         level=plain(sandbox.level, WORD_CHARS),
         active=tuple(plain(one, WORD_CHARS) for one in sandbox.active[:LAYERS]),
         missing={plain(layer, WORD_CHARS): plain(why, WORD_CHARS) for layer, why in missing},
+    )
+
+
+def bounded_findings(found: Findings) -> Findings:
+    """Return what a driver's probe knows with its texts and their number bounded; the baseline as it is."""
+    notes = list(found.notes.items())[:SIGNALS]
+    return replace(
+        found,
+        offered=tuple(plain(one, WORD_CHARS) for one in found.offered[:SIGNALS]),
+        checked=tuple(plain(one, WORD_CHARS) for one in found.checked[:SIGNALS]),
+        notes={plain(name, WORD_CHARS): plain(text, REASON_CHARS) for name, text in notes},
     )

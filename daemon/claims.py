@@ -1,7 +1,8 @@
 """Who offers what: no id and no device node may be offered by two resources of a node.
 
 The kubelet looks a pod's device up by id alone, and a device given twice is a device shared by accident. Nodes are
-compared by their numbers, not by path: /dev/serial/by-id/x and /dev/ttyUSB0 are one.
+compared by their numbers, not by path: /dev/serial/by-id/x and /dev/ttyUSB0 are one. What belongs to the whole driver
+(/dev/vfio/vfio) comes along with any number of devices.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ class Claims:
             return (
                 f"device id {device.id!r} is offered by {holder} already: narrow the match of {resource} or of {holder}"
             )
-        for node in device.nodes:
+        own = [node for node in device.nodes if not node.shared]
+        for node in own:
             other = self._nodes.get((node.kind, node.major, node.minor))
             if other is not None and other != (resource, device.id):
                 return (
@@ -34,7 +36,7 @@ class Claims:
                 )
         self.release(device.id)
         self._ids[device.id] = resource
-        for node in device.nodes:
+        for node in own:
             self._nodes[(node.kind, node.major, node.minor)] = (resource, device.id)
         return None
 

@@ -7,7 +7,7 @@ written under. A cordon is an operator's word and stays.
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from devd.daemon.device_state import BLANK, Memory
@@ -15,7 +15,9 @@ from devd.daemon.device_state import BLANK, Memory
 VERSION = 1
 """Written into each file. A newer devd may add fields; what is known here keeps its meaning."""
 MAX_FILE_BYTES = 64 * 1024
-"""A file holds two texts and a few numbers."""
+"""A file holds two texts, a few numbers and a baseline."""
+MAX_BASELINE_BYTES = 32 * 1024
+"""As JSON; a counter takes some 120 bytes."""
 MAX_FALLS = 1000
 """The most a configuration can count."""
 
@@ -42,11 +44,20 @@ class WorkerMark:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One file's content. ``memory.worker`` is always the pid of ``worker``."""
+    """One file's content. ``memory.worker`` is always the pid of ``worker``.
+
+    ``baseline`` is the device's workers' own: it names its boot itself where that matters.
+    """
 
     device: str
     memory: Memory
     worker: WorkerMark | None = None
+    baseline: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def blank(self) -> bool:
+        """Return whether there is nothing to keep."""
+        return self.memory == BLANK and not self.baseline
 
 
 def here() -> Here:
@@ -68,6 +79,7 @@ def encode(kept: Kept, place: Here) -> bytes:
         "falls": list(memory.falls),
         "held": memory.held,
         "worker": None if kept.worker is None else [kept.worker.pid, kept.worker.started_ticks],
+        "baseline": dict(kept.baseline),
     }
     return _line({**facts, "checksum": _checksum(facts)})
 
@@ -91,11 +103,26 @@ def _kept(facts: Mapping[str, object], place: Here) -> Kept:
     memory = replace(BLANK, cordon=None if cordon is None else _text(facts, "cordon"))
     device = _text(facts, "device")
     if facts.get("boot_id") != place.boot_id:
-        return Kept(device, memory)
+        return Kept(device, memory, baseline=_baseline(facts))
     memory = replace(memory, failed=_text(facts, "failed"), falls=_falls(facts), held=facts.get("held") is True)
     # Another namespace's pids name nobody here, or somebody else.
     worker = _worker(facts) if facts.get("pid_namespace") == place.pid_namespace else None
-    return Kept(device, replace(memory, worker=worker.pid if worker else None), worker)
+    return Kept(device, replace(memory, worker=worker.pid if worker else None), worker, _baseline(facts))
+
+
+def baseline_fits(baseline: Mapping[str, object]) -> bool:
+    """Return whether a worker's baseline is plain and small enough to be kept."""
+    try:
+        return len(_line(baseline)) <= MAX_BASELINE_BYTES
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _baseline(facts: Mapping[str, object]) -> dict[str, object]:
+    value = facts.get("baseline", {})
+    if not isinstance(value, dict):
+        raise MemoryCorruptError("baseline is no map")
+    return value
 
 
 def _text(facts: Mapping[str, object], name: str) -> str:

@@ -24,6 +24,9 @@ class MemoryKeeper:
         self._workers: dict[str, WorkerMark] = {
             kept.device: kept.worker for kept in loaded.kept.values() if kept.worker is not None
         }
+        self._baselines: dict[str, Mapping[str, object]] = {
+            kept.device: kept.baseline for kept in loaded.kept.values() if kept.baseline
+        }
         self._corrupt: Mapping[str, str] = loaded.corrupt
         for problem in loaded.corrupt.values():
             log.warning("%s; its device is cordoned until an operator has looked", problem)
@@ -50,4 +53,15 @@ class MemoryKeeper:
         if memory.worker is not None:
             ticks = proc.start_time_ticks(memory.worker)
             mark = WorkerMark(memory.worker, ticks) if ticks is not None else None
-        self._store.put(Kept(device, replace(memory, worker=mark.pid if mark else None), mark))
+        memory = replace(memory, worker=mark.pid if mark else None)
+        self._store.put(Kept(device, memory, mark, self._baselines.get(device, {})))
+
+    def baseline(self, device: str) -> Mapping[str, object]:
+        """Return what the last worker of a device left to its next."""
+        return self._baselines.get(device, {})
+
+    def keep_baseline(self, device: str, baseline: Mapping[str, object]) -> None:
+        """Remember what a device's worker leaves to its next."""
+        if baseline != self._baselines.get(device, {}):
+            self._baselines[device] = baseline
+            self.keep(device, self._known.get(device, BLANK))

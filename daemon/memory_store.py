@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from devd.daemon import memory
-from devd.daemon.device_state import BLANK
 from devd.daemon.errors import AlreadyRunningError
 from devd.daemon.journal import file_name
 from devd.daemon.memory import Here, Kept, MemoryCorruptError
@@ -88,7 +87,7 @@ class MemoryStore:
 
     def put(self, kept: Kept) -> None:
         """Take the newest word on a device; a blank one removes its file. Never waits for the disk."""
-        data = None if kept.memory == BLANK else memory.encode(kept, self._place)
+        data = None if kept.blank else memory.encode(kept, self._place)
         with self._changed:
             if not self._closed:
                 self._pending[file_name(kept.device, SUFFIX)] = data

@@ -13,12 +13,13 @@ from asyncio import AbstractEventLoop
 from collections.abc import Mapping
 
 from devd.daemon import events as ev
+from devd.daemon.charge import SpecMaker
 from devd.daemon.claims import Claims
 from devd.daemon.config import Resource
 from devd.daemon.config_diff import Touch
 from devd.daemon.device_state import Phase, Policy
 from devd.daemon.selection import foreign
-from devd.daemon.supervisor import SpecMaker, Supervisor
+from devd.daemon.supervisor import Supervisor
 from devd.daemon.table import ResourceTable
 from devd.daemon.uids import Uids
 from devd.ipc.messages import Device, Listing, ProbeNow, WorkerSpec

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from devd import __version__
+from devd.daemon.charge import Charge
 from devd.daemon.endpoint import ResourceEndpoint
 from devd.daemon.scout_feed import ScoutFeed, scout_id
-from devd.daemon.supervisor import Charge, Supervisor
+from devd.daemon.supervisor import Supervisor
 from devd.daemon.table import ResourceTable
 
 STATUS_VERSION = 1
@@ -118,6 +119,8 @@ class StatusReport:
             "held": state.held,
             "falls": len(state.falls),
             "numa_node": device.numa_node,
+            "properties": dict(device.properties),
+            "signals": _signals(charge),
             "replicas": table.config.replicas,
             "lease_s": round(lease_s - self._supervisor.now(), 3) if lease_s is not None else None,
             "last_exit": state.last_exit,
@@ -137,6 +140,14 @@ class StatusReport:
             "age_s": round(max(0.0, self._supervisor.now() - last.probe_at_s), 3),
             "duration_s": round(last.probe_duration_s, 6),
         }
+
+
+def _signals(charge: Charge) -> dict[str, Any] | None:
+    """Return what the driver's probe knows beside its verdict; None for a driver without signals of its own."""
+    found = charge.findings
+    if found is None:
+        return None
+    return {"offered": list(found.offered), "checked": list(found.checked), "notes": dict(found.notes)}
 
 
 def _registration(endpoint: ResourceEndpoint) -> dict[str, Any]:

@@ -8,65 +8,40 @@ import logging
 import time
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import replace
 
 import zmq
 
 from devd.daemon import events as ev
 from devd.daemon import lifecycle, proc
-from devd.daemon.claimed_text import REASON_CHARS, bounded_health, bounded_sandbox, plain
-from devd.daemon.device_state import DeviceState, Memory, Phase, Policy, remembered
+from devd.daemon.census import Census
+from devd.daemon.charge import Charge, Keeper, Listeners, SpecMaker
+from devd.daemon.claimed_text import REASON_CHARS, bounded_findings, bounded_health, bounded_sandbox, plain
+from devd.daemon.device_state import DeviceState, Phase, Policy, remembered
 from devd.daemon.fences import Fences
 from devd.daemon.health_feed import most_sequence
+from devd.daemon.memory import baseline_fits
 from devd.daemon.workforce import End, Workforce
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
 from devd.ipc.identity import PeerAuthenticator
-from devd.ipc.messages import Health, Hello, Listing, ProbeNow, Reset, ResetDone, Sandbox, Stop, WorkerSpec
+from devd.ipc.messages import (
+    Findings,
+    FromWorker,
+    Health,
+    Hello,
+    Listing,
+    ProbeNow,
+    Reset,
+    ResetDone,
+    Stop,
+    Usage,
+)
 
 STALL_S = 0.25
 """A timer of ours that fires this late means that the front itself was away."""
 TICK_GRAIN_S = 0.001
 
 log = logging.getLogger("devd.supervisor")
-
-SpecMaker = Callable[[int, str, str], WorkerSpec]
-"""(incarnation, health endpoint, command endpoint) -> the worker's spec."""
-
-
-@dataclass(slots=True)
-class Charge:
-    """One supervised device or scout. Times named ``wall`` are for people; nothing is decided by them."""
-
-    resource: str
-    state: DeviceState
-    policy: Policy
-    make_spec: SpecMaker
-    sandbox: Sandbox | None = None
-    uid: int = -1
-    since_wall_s: float = 0.0
-    last_probe_wall_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Listeners:
-    """Whom the supervisor tells. ``changed`` comes after each step that changed what is shown of a device."""
-
-    changed: Callable[[str], None]
-    forgotten: Callable[[str], None]
-    listed: Callable[[str, Listing], None]
-    answered: Callable[[int, str, bool, str], None]
-    journal: Callable[[str, str, dict[str, object]], None]
-
-
-class Keeper(Protocol):
-    """What the supervisor asks of the devices' memory."""
-
-    def recall(self, device: str) -> Memory:
-        """Return what is known of a device from earlier; its worker is fenced from now on."""
-
-    def keep(self, device: str, memory: Memory) -> None:
-        """Remember a device by this from now on."""
 
 
 class Supervisor:
@@ -84,6 +59,7 @@ class Supervisor:
         self._loop = loop
         self._fences = Fences(loop, self._fence_ended)
         self._keeper = remember(self._fences)
+        self._census = Census(loop)
         self._health_endpoint = ipc_address(layout.health)
         self._tell = tell
         self._charges: dict[str, Charge] = {}
@@ -194,6 +170,8 @@ class Supervisor:
                     charge.sandbox = None
                     endpoint = self.workforce.socket_for_next()
                     spec = charge.make_spec(incarnation, self._health_endpoint, endpoint)
+                    spec = replace(spec, baseline=self._keeper.baseline(device))
+                    charge.asks_usage = spec.reset is not None and spec.reset.get("kind") == "driver"
                     uid = spec.sandbox.get("uid")
                     charge.uid = uid if isinstance(uid, int) else -1
                     self.workforce.spawn(device, spec)
@@ -202,8 +180,7 @@ class Supervisor:
                 case ev.Kill(incarnation, _, inspect):
                     self._kill(device, incarnation, inspect=inspect)
                 case ev.SendReset(_, reset_id):
-                    # An order that is not taken is an answer that does not come: the reset's deadline ends it.
-                    self.workforce.send(device, Reset(reset_id, charge.policy.reset_timeout_s or 0.0))
+                    self._order_reset(charge, Reset(reset_id, charge.policy.reset_timeout_s or 0.0))
                 case ev.Answer(waiter, ok, text):
                     self._tell.answered(waiter, device, ok, text)
                 case ev.Record(event, detail):
@@ -212,6 +189,22 @@ class Supervisor:
                 case ev.Forget():
                     self._charges.pop(device, None)
                     self._tell.forgotten(device)
+
+    def _order_reset(self, charge: Charge, order: Reset) -> None:
+        """Send a reset; one of a driver's own goes once it is known who uses what.
+
+        An order that is not taken is an answer that does not come: the reset's deadline ends it.
+        """
+        device, incarnation = charge.state.id, charge.state.incarnation
+
+        def send(usage: Usage) -> None:
+            if charge.state.incarnation == incarnation:
+                self.workforce.send(device, replace(order, usage=usage))
+
+        if charge.asks_usage:
+            self._census.ask(send)
+        else:
+            self.workforce.send(device, order)
 
     def _kill(self, device: str, incarnation: int, *, inspect: bool) -> None:
         pid = self.workforce.pid(device) or self._fences.pid(device)
@@ -262,7 +255,7 @@ class Supervisor:
             self._record(device, "exit", f"worker {charge.state.pid} of an earlier devd is gone")
             self.send(device, ev.Exited(self.now(), 0, "left by an earlier devd"))
 
-    def said(self, device: str, incarnation: int, message: Hello | ResetDone | Listing) -> None:
+    def said(self, device: str, incarnation: int, message: FromWorker) -> None:
         """Take in a message from a worker's own channel; it may speak for itself alone."""
         charge = self._charges.get(device)
         if charge is None or charge.state.incarnation != incarnation:
@@ -282,6 +275,16 @@ class Supervisor:
                 self.send(device, done)
             case Listing():
                 self._tell.listed(device, message)
+            case Findings():
+                self._found(charge, message)
+
+    def _found(self, charge: Charge, found: Findings) -> None:
+        device = charge.state.id
+        if not baseline_fits(found.baseline):
+            self.misbehaved(device, charge.state.incarnation, "sent a baseline that is too large to be kept")
+            return
+        charge.findings = bounded_findings(found)
+        self._keeper.keep_baseline(device, found.baseline)
 
     def _check_sandbox(self, charge: Charge, incarnation: int) -> None:
         """Compare what a worker says of its sandbox with what the kernel says, as far as it does."""
@@ -371,4 +374,5 @@ class Supervisor:
         if self._timer is not None:
             self._timer.cancel()
         self._fences.close()
+        self._census.close()
         self.workforce.close()

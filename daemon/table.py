@@ -5,12 +5,12 @@ from typing import Protocol
 
 from devd.daemon import links
 from devd.daemon.allocation import Offer, preferred
+from devd.daemon.charge import Charge
 from devd.daemon.config import Resource
 from devd.daemon.errors import AllocationRefusedError, PreStartError
 from devd.daemon.grants import GrantedDevice, grant
 from devd.daemon.natural import natural_key
 from devd.daemon.resource import ContainerGrant, Offered
-from devd.daemon.supervisor import Charge
 from devd.ipc.messages import Device
 
 REPLICA_SEPARATOR = "::"

@@ -17,6 +17,9 @@ from devd.ipc.messages import ProbeNow, Reset, Stop
 STDERR_TAIL_LINES = 50
 STDERR_LINE_BYTES = 2000
 """What is kept of a worker's last words: enough for a traceback, bounded for a worker that floods."""
+COMMAND_BURST = 200
+COMMANDS_PER_S = 20.0
+"""A worker speaks on its command channel when something changed; a scout of a shaking bus four times a second."""
 _READ_BYTES = 16384
 _READS_PER_WAKE = 8
 
@@ -65,6 +68,25 @@ class StderrTail:
         return line[-STDERR_LINE_BYTES:].decode("utf-8", "backslashreplace")
 
 
+class Rate:
+    """So many messages at once, and so many a second in the long run; more is a flood."""
+
+    def __init__(self, burst: int, per_s: float) -> None:
+        self._burst = float(burst)
+        self._per_s = per_s
+        self._left = float(burst)
+        self._at_s = 0.0
+
+    def allows(self, now_s: float) -> bool:
+        """Count a message; return whether it is within bounds. ``now_s`` is CLOCK_MONOTONIC."""
+        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
 class WorkerHandle:
     """One incarnation, from the order to fork until its exit is known."""
 
@@ -78,6 +100,7 @@ class WorkerHandle:
         self._pidfd: int | None = None
         self._stderr: StderrTail | None = None
         self._command: CommandServer | None = None
+        self.rate = Rate(COMMAND_BURST, COMMANDS_PER_S)
 
     def open(self, context: zmq.Context[zmq.Socket[bytes]], zap_domain: bytes) -> tuple[int, int]:
         """Make channel and pipes; return the worker's ends: the gate's read end and stderr's write end.

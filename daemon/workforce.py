@@ -8,6 +8,7 @@ subreaper) and it does the same itself.
 import logging
 import os
 import resource
+import time
 from asyncio import AbstractEventLoop
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from devd.daemon.worker_handle import WorkerHandle
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
 from devd.ipc.errors import EndpointError
 from devd.ipc.identity import PeerAuthenticator
-from devd.ipc.messages import ChildExit, Hello, Listing, ProbeNow, Reset, ResetDone, Stop, WorkerSpec
+from devd.ipc.messages import ChildExit, FromWorker, ProbeNow, Reset, Stop, WorkerSpec
 
 GROUP_POLL_S = 0.05
 """How often an orphaned process group is looked at until it is empty; only while the fork server is away."""
@@ -54,7 +55,7 @@ class Owner(Protocol):
     def exited(self, device: str, incarnation: int, end: End) -> None:
         """Take note: the worker and its process group are gone."""
 
-    def said(self, device: str, incarnation: int, message: Hello | ResetDone | Listing) -> None:
+    def said(self, device: str, incarnation: int, message: FromWorker) -> None:
         """Take in a message from the worker's own channel."""
 
     def misbehaved(self, device: str, incarnation: int, detail: str) -> None:
@@ -221,7 +222,11 @@ class Workforce:
         channel = handle.command
         if channel is None:
             return
+        now_s = time.monotonic()
         for received in channel.drain():
+            if not handle.rate.allows(now_s):
+                self._owner.misbehaved(handle.device, handle.incarnation, "floods its command channel")
+                break
             if received.message is None:
                 self._owner.misbehaved(handle.device, handle.incarnation, received.error)
             else:

@@ -27,6 +27,7 @@ MAX_DEPTH = 16
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+D = TypeVar("D")
 Check = Callable[[Any, str], Any]
 
 _FRAME_PARTS = 3
@@ -49,6 +50,10 @@ def decode(frame: bytes | memoryview, one: type[A], /) -> A: ...
 def decode(frame: bytes | memoryview, one: type[A], two: type[B], /) -> A | B: ...
 @overload
 def decode(frame: bytes | memoryview, one: type[A], two: type[B], three: type[C], /) -> A | B | C: ...
+@overload
+def decode(
+    frame: bytes | memoryview, one: type[A], two: type[B], three: type[C], four: type[D], /
+) -> A | B | C | D: ...
 def decode(frame: bytes | memoryview, /, *expected: type) -> object:
     """Return the message in a frame, one of the ``expected`` classes.
 

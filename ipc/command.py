@@ -13,7 +13,7 @@ import zmq
 
 from devd.ipc import codec
 from devd.ipc.errors import ProtocolError
-from devd.ipc.messages import Hello, Listing, ProbeNow, Reset, ResetDone, Stop
+from devd.ipc.messages import Findings, FromWorker, Hello, Listing, ProbeNow, Reset, ResetDone, Stop
 from devd.ipc.sockets import Arrived, BoundSocket, Context, Limits
 
 MAX_COMMAND_BYTES = codec.MAX_FRAME_BYTES
@@ -30,11 +30,11 @@ _FRAMES = 1
 class Received:
     """One message from a worker. ``identity`` is the front's own word on its sender, "" when nobody vouches for it.
 
-    ``message`` is None when it is none of the three; ``error`` then says why.
+    ``message`` is None when it is none of them; ``error`` then says why.
     """
 
     identity: str
-    message: Hello | ResetDone | Listing | None
+    message: FromWorker | None
     error: str
 
 
@@ -90,7 +90,7 @@ class CommandClient:
         """Wait until the front has taken this process in; False when it did not within ``timeout_s``."""
         return bool(self.socket.poll(math.ceil(timeout_s * 1000), zmq.POLLOUT))
 
-    def send(self, message: Hello | ResetDone | Listing) -> bool:
+    def send(self, message: FromWorker) -> bool:
         """Send a message; False when the front does not read and the queue is full, or the message is too large.
 
         Never waits. A True means queued: before the connection stands, up to QUEUE messages are kept for it, if any.
@@ -126,6 +126,6 @@ def _received(arrived: Arrived) -> Received:
     if arrived.error:
         return Received(arrived.identity, None, arrived.error)
     try:
-        return Received(arrived.identity, codec.decode(arrived.frames[0], Hello, ResetDone, Listing), "")
+        return Received(arrived.identity, codec.decode(arrived.frames[0], Hello, ResetDone, Listing, Findings), "")
     except ProtocolError as error:
         return Received(arrived.identity, None, str(error))

@@ -26,13 +26,15 @@ class Node:
     """One file a device is reached by, as discovery saw it.
 
     ``path`` is what the operator's glob matched (a stable symlink stays one); ``major`` and ``minor`` are the device
-    numbers, or (st_dev, st_ino) for a file that is no device node (``kind`` other).
+    numbers, or (st_dev, st_ino) for a file that is no device node (``kind`` other). A ``shared`` node belongs to the
+    whole driver (/dev/vfio/vfio): any number of devices may bring it along.
     """
 
     path: str
     kind: NodeKind
     major: int
     minor: int
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class WorkerSpec:
     seconds; ``match`` is the resource's selector (scouts only). ``period_s`` is the pause between the end of one
     probe (or scan) and the start of the next, ``timeout_s`` what one may take. ``leave_alone`` are paths that
     a scout must not touch: another process hangs in them. ``sandbox`` is what the operator widens and whether he
-    requires all of it, and the uid the front gives this device.
+    requires all of it, and the uid the front gives this device. ``baseline`` is what the last worker of this device
+    left to its next (see ``Findings``).
     """
 
     role: Role
@@ -72,6 +75,7 @@ class WorkerSpec:
     target: Device | None = None
     leave_alone: tuple[str, ...] = ()
     sandbox: Mapping[str, object] = field(default_factory=dict)
+    baseline: Mapping[str, object] = field(default_factory=dict)
 
 
 # ---- worker -> front --------------------------------------------------------------------------------------------
@@ -119,6 +123,23 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Findings:
+    """What a driver's probe knows beside its verdict. Sent when it changed.
+
+    ``offered`` are the signals this device really has, ``checked`` those of them that count for its health, ``notes``
+    what is worth telling though it is no fault (what -> text). ``baseline`` is kept for the device's next worker,
+    unread: counters are judged by their growth.
+    """
+
+    device: str
+    incarnation: int
+    offered: tuple[str, ...]
+    checked: tuple[str, ...]
+    notes: Mapping[str, str]
+    baseline: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class ResetDone:
     """A reset's end, after the probe that followed it; ``health`` is the state from then on."""
 
@@ -142,6 +163,10 @@ class Listing:
     problems: tuple[str, ...] = ()
 
 
+FromWorker = Hello | ResetDone | Listing | Findings
+"""What may come over a worker's own command channel."""
+
+
 # ---- front -> worker --------------------------------------------------------------------------------------------
 
 
@@ -156,11 +181,42 @@ class ProbeNow:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A device node that a process has open, by the name it was opened by in the host's file system."""
+
+    pid: int
+    program: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A block device that is mounted, and where."""
+
+    major: int
+    minor: int
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Who uses what on this node, for a worker that may not look at other processes itself.
+
+    ``unseen`` says what could not be looked at, and why; while it is not empty nobody can be said to use nothing.
+    """
+
+    open_files: tuple[OpenFile, ...] = ()
+    mounts: tuple[Mounted, ...] = ()
+    unseen: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
-    """Reset the device, probe it, answer ``ResetDone`` with the same id."""
+    """Reset the device, probe it, answer ``ResetDone`` with the same id. ``usage`` is None where it is not asked."""
 
     reset_id: int
     timeout_s: float
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +292,7 @@ MESSAGES: dict[str, type] = {
     for cls in (
         Hello,
         Health,
+        Findings,
         ResetDone,
         Listing,
         ProbeNow,

@@ -13,7 +13,7 @@ import zmq
 
 from devd.ipc.command import CommandClient
 from devd.ipc.health import HealthPublisher
-from devd.ipc.messages import Health, Hello, Listing, ResetDone, Sandbox, WorkerSpec
+from devd.ipc.messages import FromWorker, Health, Hello, Sandbox, WorkerSpec
 from devd.workers.errors import BusLostError
 
 SUBSCRIBE_TIMEOUT_S = 10.0
@@ -30,7 +30,7 @@ class Channel:
     def __init__(self, spec: WorkerSpec) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._client = CommandClient(self._context, spec.command_endpoint, queue_early=False)
-        self._unsent: deque[Hello | ResetDone | Listing] = deque(maxlen=MAX_UNSENT)
+        self._unsent: deque[FromWorker] = deque(maxlen=MAX_UNSENT)
         self._unpublished: Health | None = None
         self._spec = spec
         self._publisher = HealthPublisher(self._context, spec.health_endpoint)
@@ -55,7 +55,7 @@ class Channel:
         """Publish the state, now or as soon as the bus takes it (then the newest one); never waits."""
         self._unpublished = None if self._publisher.publish(health) else health
 
-    def send(self, message: Hello | ResetDone | Listing) -> None:
+    def send(self, message: FromWorker) -> None:
         """Send on the command channel, now or as soon as it takes it; never waits."""
         self._unsent.append(message)
         self.flush()

@@ -35,6 +35,10 @@ class NodeRenewedError(WorkerError):
     """Raised when a path of the device leads to a file that was not there when the sandbox was made: start again."""
 
 
+class StaleDriverError(WorkerError):
+    """Raised when what this process has loaded of a driver fits it no longer: start again."""
+
+
 def explain(call: str, path: str, error: OSError) -> str:
     """Return a failed call in words: ``open /dev/x: EACCES (Permission denied): what to do``."""
     number = error.errno or 0

@@ -41,14 +41,14 @@ def serve(task: Task, channel: Channel, lifeline_fd: int) -> int:
     poller = zmq.Poller()
     poller.register(channel.client.socket, zmq.POLLIN)
     poller.register(lifeline_fd, zmq.POLLIN | zmq.POLLERR)
-    for fd in task.watched:
-        poller.register(fd, zmq.POLLIN)
+    watched: frozenset[int] = frozenset()
     while True:
         if time.monotonic() >= task.due_at_s:
             task.run()
         pause_s = max(0.0, task.due_at_s - time.monotonic())
         if not channel.flush():
             pause_s = min(pause_s, RETRY_S)
+        watched = _follow(poller, watched, frozenset(task.watched))
         ready = dict(poller.poll(math.ceil(pause_s * 1000)))
         if lifeline_fd in ready:
             return EXIT_STOPPED
@@ -57,6 +57,15 @@ def serve(task: Task, channel: Channel, lifeline_fd: int) -> int:
                 readable()
         if _obey(task, channel):
             return EXIT_STOPPED
+
+
+def _follow(poller: zmq.Poller, before: frozenset[int], now: frozenset[int]) -> frozenset[int]:
+    """Have a poller wait for what the task watches now: a run may open and close descriptors."""
+    for fd in before - now:
+        poller.unregister(fd)
+    for fd in now - before:
+        poller.register(fd, zmq.POLLIN)
+    return now
 
 
 def _obey(task: Task, channel: Channel) -> bool:

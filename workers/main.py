@@ -3,16 +3,17 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
-from devd.ipc.messages import Reset, ResetDone, WorkerSpec
+from devd.ipc.messages import Findings, Reset, ResetDone, WorkerSpec
 from devd.workers.channel import Channel
 from devd.workers.command import CommandRunner
-from devd.workers.errors import NodeRenewedError, ProbeError, ResetError, explain
+from devd.workers.errors import NodeRenewedError, ProbeError, ResetError, StaleDriverError, explain
+from devd.workers.hw import holders
 from devd.workers.loop import serve
 from devd.workers.misdeeds import Misdeed, commit
-from devd.workers.probes import make_probe
 from devd.workers.probes.base import Call, Probe
+from devd.workers.probes.driver import DriverProbe
+from devd.workers.probes.registry import make_probe
 from devd.workers.report import Reporter
 from devd.workers.resets import Reset as ResetKind
 from devd.workers.resets import make_reset
@@ -20,6 +21,11 @@ from devd.workers.sandbox import refusal
 from devd.workers.sandbox.apply import Confinement
 from devd.workers.sandbox.needs import NOTHING, SandboxNeeds, widened
 from devd.workers.sandbox.runtime import python_runtime
+
+EVENT_PAUSE_S = 0.1
+"""Least pause between a probe and the next that events call for: a device in trouble repeats itself."""
+MAX_NOTES = 64
+NOTE_CHARS = 200
 
 
 class Worker:
@@ -34,11 +40,43 @@ class Worker:
         self._reset = reset
         self._confinement = confinement
         self._report = Reporter(channel, spec, str(spec.probe["kind"]))
+        self._told: Findings | None = None
+        self._ended_s = 0.0
         self.due_at_s = time.monotonic()
-        self.watched: Mapping[int, Callable[[], None]] = MappingProxyType({})
+
+    @property
+    def watched(self) -> Mapping[int, Callable[[], None]]:
+        """Return the descriptor of the driver's events: one of them calls for a probe at once."""
+        fd = self._probe.fd if isinstance(self._probe, DriverProbe) else None
+        return {} if fd is None else {fd: self._event}
 
     def run(self) -> None:
-        """Probe once and publish the verdict. An error that is no OSError or ProbeError ends the worker."""
+        """Probe once and publish the verdict. An error that is no OSError or ProbeError ends the worker.
+
+        Raises StaleDriverError once the verdict is out when only a new process can help.
+        """
+        self._run_probe()
+        self._tell_findings()
+        if isinstance(self._probe, DriverProbe) and self._probe.stale:
+            raise StaleDriverError(
+                f"the driver of {self._spec.device} was changed beneath its worker: a new one begins"
+            )
+
+    def _event(self) -> None:
+        self.due_at_s = min(self.due_at_s, max(time.monotonic(), self._ended_s + EVENT_PAUSE_S))
+
+    def _tell_findings(self) -> None:
+        """Send what the driver knows beside the verdict, if it changed."""
+        probe, spec = self._probe, self._spec
+        if not isinstance(probe, DriverProbe):
+            return
+        notes = {name[:NOTE_CHARS]: text[:NOTE_CHARS] for name, text in sorted(probe.notes.items())[:MAX_NOTES]}
+        found = Findings(spec.device, spec.incarnation, probe.offered, probe.checked, notes, dict(probe.baseline))
+        if found != self._told:
+            self._told = found
+            self._channel.send(found)
+
+    def _run_probe(self) -> None:
         began_s = self._report.begin(self._probe.activity)
         try:
             reason = self._probe.run(Call(self._report.say, began_s, self._spec.timeout_s))
@@ -56,7 +94,8 @@ class Worker:
         if ok and took_s > self._spec.timeout_s:
             ok, reason = False, f"took {took_s:.1f} s, allowed {self._spec.timeout_s:g} s"
         self._report.verdict("pass" if ok else "fail", reason, began_s)
-        self.due_at_s = time.monotonic() + self._spec.period_s
+        self._ended_s = time.monotonic()
+        self.due_at_s = self._ended_s + self._spec.period_s
 
     def reset(self, order: Reset) -> None:
         """Reset the device, probe it, answer; the answer is good only if both went well."""
@@ -86,19 +125,23 @@ class Worker:
             return "no reset is configured for this device"
         began_s = self._report.begin(self._reset.activity)
         try:
-            self._reset.run(Call(self._report.say, began_s, order.timeout_s))
+            with holders.as_told(order.usage):
+                self._reset.run(Call(self._report.say, began_s, order.timeout_s))
         except ResetError as error:
             return str(error)
         except OSError as error:
             return explain("reset", str(error.filename or self._spec.device), error)
         took_s = time.monotonic() - began_s
+        if isinstance(self._probe, DriverProbe):
+            self._probe.cured()
         return "" if took_s <= order.timeout_s else f"reset took {took_s:.1f} s, allowed {order.timeout_s:g} s"
 
 
 def run(spec: WorkerSpec, lifeline_fd: int) -> int:
     """Be a worker until told to stop; return the exit code. Raises SpecError for a spec nothing can be made of."""
     runner = CommandRunner()
-    probe, reset = make_probe(spec, runner), make_reset(spec, runner)
+    probe = make_probe(spec, runner)
+    reset = make_reset(spec, runner, probe.release if isinstance(probe, DriverProbe) else lambda: None)
     needs = probe.needs | (reset.needs if reset is not None else NOTHING) | SandboxNeeds(python_runtime("r"))
     confinement = Confinement(spec.device, widened(needs, spec.sandbox), spec.sandbox)
     confinement.before_connect()

@@ -3,15 +3,18 @@
 Each is sent on the worker's own connection, past everything that keeps an honest worker from sending it.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from devd.ipc import codec
 from devd.ipc.health import topic_of
-from devd.ipc.messages import Health
+from devd.ipc.messages import Findings, Health
 from devd.workers.channel import Channel
 
 HUGE_BYTES = 100 * 1024 * 1024
+HOARD_BYTES = 1024 * 1024
+CHATTER = 100_000
 SOMEBODY_ELSE = "somebody-else"
 FAR = 2**62
 """A sequence number no honest worker reaches."""
@@ -31,7 +34,23 @@ class Misdeed(Exception):  # noqa: N818 - it is an order, not a fault of the cod
 
 def commit(misdeed: Misdeed, channel: Channel, state: Health) -> None:
     """Send what a misdeed says; ``state`` is the worker's true one, ``whom`` the device it is to be told of."""
-    channel.send_raw(_DEEDS[misdeed.how](state, misdeed.whom or SOMEBODY_ELSE))
+    if misdeed.how in _ON_THE_COMMAND_CHANNEL:
+        _ON_THE_COMMAND_CHANNEL[misdeed.how](state, channel)
+    else:
+        channel.send_raw(_DEEDS[misdeed.how](state, misdeed.whom or SOMEBODY_ELSE))
+
+
+def _chatter(state: Health, channel: Channel) -> None:
+    """Say one thing after the other, as fast as they are taken."""
+    for number in range(CHATTER):
+        channel.send(Findings(state.device, state.incarnation, (), (), {"count": str(number)}, {}))
+        while not channel.flush():
+            time.sleep(0.001)
+
+
+def _hoard(state: Health, channel: Channel) -> None:
+    """Leave the next worker more than is kept."""
+    channel.send(Findings(state.device, state.incarnation, (), (), {}, {"hoard": "x" * HOARD_BYTES}))
 
 
 def _framed(health: Health) -> Frames:
@@ -88,4 +107,5 @@ _DEEDS: dict[str, Callable[[Health, str], Frames]] = {
     "next": _next,
     "future": _future,
 }
-HOWS = tuple(_DEEDS)
+_ON_THE_COMMAND_CHANNEL: dict[str, Callable[[Health, Channel], None]] = {"chatter": _chatter, "hoard": _hoard}
+HOWS = (*_DEEDS, *_ON_THE_COMMAND_CHANNEL)

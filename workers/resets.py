@@ -8,7 +8,10 @@ from typing import NoReturn, Protocol
 from devd.ipc.messages import Device, WorkerSpec
 from devd.workers import sysfs
 from devd.workers.command import CommandError, CommandRunner, describe
+from devd.workers.drivers import kind_of
+from devd.workers.drivers.kind import Tools
 from devd.workers.errors import ResetError, SpecError, explain
+from devd.workers.hw.allowance import needs_of
 from devd.workers.params import Params, fill, kernel_name
 from devd.workers.probes.base import Call
 from devd.workers.probes.exec import command_needs, command_of, environment_of
@@ -81,6 +84,31 @@ class SysfsReset:
         return tuple(dict.fromkeys(sysfs.attribute_path(self._attribute, node, self._device, _WHERE) for node in nodes))
 
 
+class DriverReset:
+    """One of the driver's own resets: it looks first who uses what would go along, and refuses then."""
+
+    def __init__(self, spec: WorkerSpec, params: Params, runner: CommandRunner, release: Callable[[], None]) -> None:
+        kinds = kind_of(spec.driver).resets
+        method = params.text("method")
+        if method not in kinds:
+            raise SpecError(
+                f"reset.method: {method!r} is unknown to driver {spec.driver}, allowed are {', '.join(kinds)}"
+            )
+        device = _target(spec)
+        self._kind = kinds[method]
+        self._device = device
+        self._tools = Tools(runner, params, release=release)
+        self.needs = needs_of(kinds[method].allowed(device), device)
+        self.activity = f"reset {method} of {device.id}"
+
+    def run(self, call: Call) -> None:
+        """Reset the device. Raises ResetError, OSError."""
+        call.say(self.activity)
+        self._tools.release()
+        # Made late: it looks at the device as it is now, and what it raises is the reset's failure.
+        self._kind.make(self._device, self._tools).run(call)
+
+
 class SimReset:
     """Take a while, then end as told: ok, fail, hang, crash, or lie (hang, and say all is well again and again)."""
 
@@ -119,14 +147,19 @@ RESETS: dict[str, Callable[[WorkerSpec, Params, CommandRunner], Reset]] = {
 }
 
 
-def make_reset(spec: WorkerSpec, runner: CommandRunner) -> Reset | None:
-    """Return the reset a spec asks for, None when it asks for none. Raises SpecError."""
+def make_reset(spec: WorkerSpec, runner: CommandRunner, release: Callable[[], None]) -> Reset | None:
+    """Return the reset a spec asks for, None when it asks for none; ``release`` closes what the probe holds open.
+
+    Raises SpecError.
+    """
     if spec.reset is None:
         return None
     params = Params("reset", spec.reset)
     kind = params.text("kind")
+    if kind == "driver":
+        return DriverReset(spec, params, runner, release)
     if kind not in RESETS:
-        raise SpecError(f"reset.kind: {kind!r} is unknown, allowed are {', '.join(RESETS)}")
+        raise SpecError(f"reset.kind: {kind!r} is unknown, allowed are driver, {', '.join(RESETS)}")
     return RESETS[kind](spec, params, runner)
 
 

@@ -1,12 +1,12 @@
 """The scout: one process for one resource, listing its devices whenever the list may have changed.
 
 It touches hardware like a worker does (a glob on a dying bus hangs), so it reports about itself like one: a scan is
-its probe. Changes are heard of by inotify; the period's rescan is for what inotify cannot see.
+its probe. Changes are heard of by inotify and by uevents; the period's rescan is for what neither tells.
 """
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from devd.workers.channel import Channel
 from devd.workers.drivers import make_driver
 from devd.workers.drivers.base import Driver, Found
 from devd.workers.errors import explain
+from devd.workers.hw.uevents import Uevents
 from devd.workers.loop import serve
 from devd.workers.report import Reporter
 from devd.workers.sandbox import refusal
@@ -28,6 +29,8 @@ SETTLE_S = 0.05
 """From the first sign of a change to the scan: nodes come in groups, and their links a moment later."""
 BUSY_PAUSE_S = 0.25
 """Least pause between scans, however busy the directory is."""
+MAX_BATCHES = 64
+"""Batches of uevents taken before a scan; what a storm adds after them calls for the next one."""
 MASK = (
     inotify.IN_CREATE
     | inotify.IN_DELETE
@@ -40,27 +43,41 @@ MASK = (
 
 
 class Watch:
-    """The directories whose entries decide the list. Without inotify the scout works on, at its period's pace."""
+    """The directories whose entries decide the list, and the kernel's uevents of the driver's subsystems.
 
-    def __init__(self) -> None:
-        self.problem = ""
+    Without either the scout works on, at its period's pace. Made before the sandbox: the uevents are those of the
+    node's network namespace, and no such socket may be made behind the filter.
+    """
+
+    def __init__(self, subsystems: Collection[str] = ()) -> None:
         self._watched: dict[Path, int] = {}
         self._inotify: inotify.Inotify | None = None
+        self._uevents: Uevents | None = None
+        self._no_directories = self._no_uevents = ""
         try:
             self._inotify = inotify.Inotify()
         except OSError as error:
-            self.problem = _no_watch(explain("inotify_init1", "", error))
+            self._no_directories = _no_watch(explain("inotify_init1", "", error))
+        try:
+            self._uevents = Uevents(subsystems) if subsystems else None
+        except OSError as error:
+            self._no_uevents = _no_watch(explain("socket", "AF_NETLINK", error))
 
     @property
-    def fd(self) -> int | None:
-        """Return the descriptor to wait for, None without inotify."""
-        return self._inotify.fd if self._inotify is not None else None
+    def problem(self) -> str:
+        """Return why changes may be seen late, or nothing."""
+        return self._no_uevents or self._no_directories
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """Return the descriptors to wait for."""
+        return tuple(one.fd for one in (self._inotify, self._uevents) if one is not None)
 
     def follow(self, directories: Sequence[Path]) -> bool:
         """Watch exactly these directories; return whether a watch is new (its directory may have changed before)."""
         if self._inotify is None:
             return False
-        self.problem = ""
+        self._no_directories = ""
         before = self._watched
         # Added again each time: the same inode keeps its number, one that was made anew gets another.
         self._watched = self._add_all(directories)
@@ -68,15 +85,25 @@ class Watch:
             self._inotify.remove(wd)
         return bool(set(self._watched.values()) - set(before.values()))
 
-    def drain(self) -> None:
-        """Take all events off the queue: that something changed is all they say here."""
+    def drain(self) -> bool:
+        """Take all events off the queues; return whether one of them may change the list."""
+        changed = False
         while self._inotify is not None and self._inotify.read():
-            pass
+            changed = True
+        for _turn in range(MAX_BATCHES):
+            if self._uevents is None:
+                break
+            batch = self._uevents.read()
+            changed = changed or batch.lost or bool(batch.events)
+            if not batch.more:
+                break
+        return changed
 
     def close(self) -> None:
-        """Close the inotify instance."""
-        if self._inotify is not None:
-            self._inotify.close()
+        """Close the inotify instance and the netlink socket."""
+        for one in (self._inotify, self._uevents):
+            if one is not None:
+                one.close()
 
     def _add_all(self, directories: Sequence[Path]) -> dict[Path, int]:
         watched = {}
@@ -86,7 +113,7 @@ class Watch:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # gone since the scan: the watch on its parent tells
             except OSError as error:
-                self.problem = _no_watch(explain("inotify_add_watch", str(directory), error))
+                self._no_directories = _no_watch(explain("inotify_add_watch", str(directory), error))
         return watched
 
     def _add(self, directory: Path) -> int:
@@ -109,7 +136,7 @@ class Scout:
         self._seq = 0
         self._ended_s = 0.0
         self.due_at_s = time.monotonic()
-        self.watched: Mapping[int, Callable[[], None]] = {} if watch.fd is None else {watch.fd: self._changed}
+        self.watched: Mapping[int, Callable[[], None]] = dict.fromkeys(watch.fds, self._changed)
 
     def run(self) -> None:
         """Scan once, send the list if it differs, publish how the scan went."""
@@ -161,8 +188,9 @@ class Scout:
         self.due_at_s = self._ended_s + self._spec.period_s
 
     def _changed(self) -> None:
-        """Bring the next scan forward."""
-        self._watch.drain()
+        """Bring the next scan forward, if the events are about this resource."""
+        if not self._watch.drain():
+            return
         soon_s = max(time.monotonic() + SETTLE_S, self._ended_s + BUSY_PAUSE_S)
         self.due_at_s = min(self.due_at_s, soon_s)
 
@@ -176,8 +204,9 @@ def run(spec: WorkerSpec, lifeline_fd: int) -> int:
     driver = make_driver(spec.driver, spec.match)
     needs = driver.needs | SandboxNeeds(python_runtime("r"))
     confinement = Confinement(spec.device, widened(needs, spec.sandbox), spec.sandbox)
+    watch = Watch(driver.uevents)
     confinement.before_connect()
-    with Channel(spec) as channel, closing(Watch()) as watch:
+    with closing(watch), Channel(spec) as channel:
         channel.wait_heard()
         sandbox = confinement.after_connect()
         channel.greet(sandbox, os.getpid())

@@ -47,7 +47,7 @@ def render(status: Mapping[str, object], width: int, *, colour: bool, wide: bool
         columns = _fitted(columns, width)
     lines = [*_header(status, wide=wide), "", *(_table(columns, colour=colour) if devices(status) else ["no devices"])]
     if wide:
-        lines += ["", *_registrations(status, now_s), *_sandboxes(status)]
+        lines += ["", *_registrations(status, now_s), *_signals(status), *_sandboxes(status)]
     problems = _problems(status)
     if problems:
         lines += ["", "Problems:", *(f"  {one}" for one in problems)]
@@ -239,6 +239,22 @@ def _sandboxes(status: Mapping[str, object]) -> list[str]:
             lack = f"; missing: {missing}" if missing else ""
             found.setdefault(f"sandbox {text(sandbox, 'level')}: {active}{lack}", []).append(text(one, "id"))
     return [f"{what} ({', '.join(ids)})" for what, ids in found.items()]
+
+
+def _signals(status: Mapping[str, object]) -> list[str]:
+    """Return what each driver's probe checks, has beside that, and has to tell."""
+    lines = []
+    for one in devices(status):
+        signals = mapping(one, "signals")
+        if not signals:
+            continue
+        checked = texts(signals, "checked")
+        others = [name for name in texts(signals, "offered") if name not in checked]
+        line = f"{text(one, 'id')} checks {', '.join(checked) or 'nothing yet'}"
+        line += f"; also has {', '.join(others)}" if others else ""
+        notes = "; ".join(f"{name}: {note}" for name, note in _pairs(mapping(signals, "notes")))
+        lines.append(f"{line}; notes: {notes}" if notes else line)
+    return lines
 
 
 def _pairs(facts: Mapping[str, object]) -> list[tuple[str, str]]:

@@ -6,12 +6,12 @@ Whatever has not the shape it should have is passed over here: the models report
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from devd.daemon.config import placeholders
+from devd.daemon.config import hardware, placeholders
 from devd.daemon.config.document import Place
 from devd.daemon.config.errors import KeyPath, Problem
 from devd.daemon.config.match import MAX_SIMULATED, SimMatch
 from devd.daemon.config.model import MAX_RESOURCES, Restart
-from devd.daemon.config.rules import duration_text, seconds_of
+from devd.daemon.config.rules import duration_text, meant, seconds_of
 from devd.daemon.config.translate import problem_at
 
 _IOC_WRITE = 1 << 30
@@ -46,10 +46,49 @@ def _resource(root: Place, resource: Map, path: KeyPath) -> Iterator[Problem]:
         yield from _reading_request(root, probe.get("request"), (*path, "probe", "request"))
     if "script" in probe:
         yield from _script(root, probe.get("script"), (*path, "probe", "script"))
+    yield from _driver_words(root, resource, path)
     for section, key in ((probe, "probe"), (reset, "reset")):
         if section.get("kind") == "exec":
             yield from _program(root, section.get("command"), (*path, key, "command"))
     yield from _backoff(root, _map(resource.get("restart")), (*path, "restart"))
+
+
+def _driver_words(root: Place, resource: Map, path: KeyPath) -> Iterator[Problem]:
+    """Check what only a driver has: its signals, its resets, what it can select by."""
+    driver = resource.get("driver")
+    probe, reset = _map(resource.get("probe")), _map(resource.get("reset"))
+    if isinstance(driver, str) and driver in (*hardware.HARDWARE, "node", "sim"):
+        if probe.get("kind", "driver") == "driver":
+            names = hardware.SIGNALS.get(driver, ())
+            yield from _unknown(root, _map(probe.get("signals")), names, (*path, "probe", "signals"), "signal")
+        if reset.get("kind") == "driver":
+            yield from _method(root, driver, reset.get("method"), (*path, "reset", "method"))
+    if driver != "nvidia" and _map(probe.get("xids")):
+        yield problem_at(root, (*path, "probe", "xids"), "XIDs are NVIDIA's: this key goes with driver nvidia only")
+    for xid in _map(probe.get("xids")):
+        if not str(xid).isdecimal():
+            yield problem_at(
+                root, (*path, "probe", "xids", xid), "the key is the number of an XID", "a number in quotes"
+            )
+    match = resource.get("match")
+    if driver in ("pci", "usb") and isinstance(match, Mapping) and not set(match) - {"nodes", "identity", "exclude"}:
+        yield problem_at(root, (*path, "match"), "nothing selects: not every device there is can be meant")
+
+
+def _unknown(root: Place, given: Map, names: Sequence[str], path: KeyPath, what: str) -> Iterator[Problem]:
+    for name in given:
+        if name not in names:
+            hint = meant(str(name), names)
+            yield problem_at(root, (*path, name), f"no {what} of this driver{hint}", ", ".join(names) or "none")
+
+
+def _method(root: Place, driver: str, method: object, path: KeyPath) -> Iterator[Problem]:
+    names = hardware.METHODS.get(driver, ())
+    if not names:
+        message = f"driver {driver} has no resets of its own: take kind exec or sysfs"
+        yield problem_at(root, (*path[:-1], "kind"), message)
+    elif isinstance(method, str) and method not in names:
+        yield problem_at(root, path, f"no reset of this driver{meant(method, names)}", ", ".join(names))
 
 
 def _simulated(root: Place, resource: Map, path: KeyPath, ids: dict[str, KeyPath]) -> Iterator[Problem]:

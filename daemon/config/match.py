@@ -9,13 +9,37 @@ from devd.daemon.config.section import Section, exactly_one
 from devd.daemon.config.values import AbsolutePath, DeviceName, DevicePrefix, Glob, Text
 
 DEEDS = ("pass", "fail", "hang", "slow", "mute", "crash", "exit", "segv", "exception", "oom", "flood", "misbehave")
-MISDEEDS = ("garbage", "truncated", "huge", "wrong-version", "extra-frames", "spoof", "stale", "next", "future")
+MISDEEDS = (
+    "garbage",
+    "truncated",
+    "huge",
+    "wrong-version",
+    "extra-frames",
+    "spoof",
+    "stale",
+    "next",
+    "future",
+    "chatter",
+    "hoard",
+)
 MAX_SIMULATED = 4096
 
 Deed = Literal[
     "pass", "fail", "hang", "slow", "mute", "crash", "exit", "segv", "exception", "oom", "flood", "misbehave"
 ]
-Misdeed = Literal["garbage", "truncated", "huge", "wrong-version", "extra-frames", "spoof", "stale", "next", "future"]
+Misdeed = Literal[
+    "garbage",
+    "truncated",
+    "huge",
+    "wrong-version",
+    "extra-frames",
+    "spoof",
+    "stale",
+    "next",
+    "future",
+    "chatter",
+    "hoard",
+]
 
 
 class NodeMatch(Section):
@@ -51,7 +75,8 @@ class Step(Section):
     how: Annotated[Misdeed | None, choice(*MISDEEDS)] = Field(
         None,
         description="For `misbehave`: what is sent beside the report; absent: `garbage`. `spoof` speaks for the device "
-        "that `reason` names, `stale` and `next` for another incarnation, `future` has an impossible sequence number.",
+        "that `reason` names, `stale` and `next` for another incarnation, `future` has an impossible sequence number; "
+        "`chatter` floods the command channel, `hoard` leaves more behind for the next worker than is kept.",
     )
     reason: Text = Field("", description="Text shown with the verdict.")
     takes_s: Annotated[float | None, duration("0ms", "1h")] = Field(

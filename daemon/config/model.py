@@ -5,11 +5,31 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from devd.daemon.config.hardware import (
+    HARDWARE,
+    InfinibandMatch,
+    NvidiaMatch,
+    NvmeMatch,
+    PciMatch,
+    PluginMatch,
+    UsbMatch,
+    VfioMatch,
+    plugins,
+)
 from devd.daemon.config.listen import Listen
 from devd.daemon.config.match import NodeMatch, SimMatch
-from devd.daemon.config.probes import AnyProbe, ExistsProbe, NodeProbe, Probe, SimOnlyProbe, SimProbe
+from devd.daemon.config.probes import (
+    AnyProbe,
+    DriverProbe,
+    ExistsProbe,
+    HardwareProbe,
+    NodeProbe,
+    Probe,
+    SimOnlyProbe,
+    SimProbe,
+)
 from devd.daemon.config.resets import AnyReset
-from devd.daemon.config.rules import Given, choice, duration, flag, whole
+from devd.daemon.config.rules import Given, choice, custom, duration, flag, whole
 from devd.daemon.config.sandbox import MODES, Mode, SandboxAllow
 from devd.daemon.config.section import UNKNOWN, Section, tag_of
 from devd.daemon.config.values import (
@@ -22,7 +42,18 @@ from devd.daemon.config.values import (
     Template,
 )
 
-DRIVERS = ("node", "sim")
+DRIVERS = ("node", *HARDWARE, "sim")
+PLUGIN = "third party's"
+"""Tag of the resources of drivers that are not devd's own."""
+PluginName = Annotated[
+    str,
+    custom(
+        "word",
+        "the name of an installed driver",
+        lambda value: value,
+        {"not": {"enum": list(DRIVERS)}},
+    ),
+]
 MAX_RESOURCES = 256
 """Each has a gRPC server, a socket and a scanning process of its own."""
 MAX_REPLICAS = 9999
@@ -129,7 +160,9 @@ class Resource(Section):
 
     name: ResourceName = Field(description="The name pods ask for, unique in the file.")
     driver: Annotated[str, choice(*DRIVERS)] = Field(
-        description="Where devices come from: `node` from device nodes, `sim` from nothing (for tests and rehearsals)."
+        description="Where devices come from: `node` from device nodes; `infiniband`, `nvidia`, `nvme`, `pci`, `usb`, "
+        "`vfio` from the hardware of that kind, with signals and resets of its own; `sim` from nothing (for tests and "
+        "rehearsals); or the name of an installed third party's driver."
     )
     selector: Any = Field(alias="match", description="Which devices, see [match](#match-driver-node).")
     access: Access = Field(
@@ -144,7 +177,8 @@ class Resource(Section):
     )
     probe: Probe = Field(
         ExistsProbe(kind="exists"),
-        description="How health is checked, see [probe](#probe); absent: kind `exists`, for driver `sim` kind `sim`.",
+        description="How health is checked, see [probe](#probe); absent: kind `exists` for driver `node`, `sim` for "
+        "`sim`, else `driver`.",
     )
     reset: AnyReset | None = Field(
         None,
@@ -198,6 +232,69 @@ class NodeResource(Resource):
     )
 
 
+class HardwareResource(Resource):
+    """A driver with signals of its own."""
+
+    probe: HardwareProbe = Field(DriverProbe(), description="How health is checked; absent: the driver's signals.")
+
+
+class InfinibandResource(HardwareResource):
+    """Driver `infiniband`."""
+
+    driver: Literal["infiniband"] = Field(
+        description="Where devices come from: `infiniband`, InfiniBand and RoCE adapters."
+    )
+    selector: InfinibandMatch = Field(
+        InfinibandMatch(), alias="match", description="Which ones, see [match](#match-driver-infiniband)."
+    )
+
+
+class NvidiaResource(HardwareResource):
+    """Driver `nvidia`."""
+
+    driver: Literal["nvidia"] = Field(description="Where devices come from: `nvidia`, NVIDIA GPUs.")
+    selector: NvidiaMatch = Field(
+        NvidiaMatch(), alias="match", description="Which ones, see [match](#match-driver-nvidia)."
+    )
+
+
+class NvmeResource(HardwareResource):
+    """Driver `nvme`."""
+
+    driver: Literal["nvme"] = Field(description="Where devices come from: `nvme`, NVMe disks.")
+    selector: NvmeMatch = Field(NvmeMatch(), alias="match", description="Which ones, see [match](#match-driver-nvme).")
+
+
+class PciResource(HardwareResource):
+    """Driver `pci`."""
+
+    driver: Literal["pci"] = Field(description="Where devices come from: `pci`, PCI functions.")
+    selector: PciMatch = Field(alias="match", description="Which ones, see [match](#match-driver-pci).")
+
+
+class UsbResource(HardwareResource):
+    """Driver `usb`."""
+
+    driver: Literal["usb"] = Field(description="Where devices come from: `usb`, USB devices.")
+    selector: UsbMatch = Field(alias="match", description="Which ones, see [match](#match-driver-usb).")
+
+
+class VfioResource(HardwareResource):
+    """Driver `vfio`."""
+
+    driver: Literal["vfio"] = Field(
+        description="Where devices come from: `vfio`, functions set aside for virtual machines."
+    )
+    selector: VfioMatch = Field(VfioMatch(), alias="match", description="Which ones, see [match](#match-driver-vfio).")
+
+
+class PluginResource(HardwareResource):
+    """A third party's driver."""
+
+    driver: PluginName = Field(description="The name of an installed third party's driver.")
+    selector: PluginMatch = Field(PluginMatch(), alias="match", description="Which devices, in the driver's own words.")
+
+
 class SimResource(Resource):
     """Driver `sim`: simulated devices."""
 
@@ -213,11 +310,20 @@ class UnknownResource(Resource):
 
 
 def _driver(value: Any) -> str:
+    if tag_of(value, "driver", plugins() - set(DRIVERS)) != UNKNOWN:
+        return PLUGIN
     return tag_of(value, "driver", frozenset(DRIVERS))
 
 
 AnyResource = Annotated[
     Annotated[NodeResource, Tag("node")]
+    | Annotated[InfinibandResource, Tag("infiniband")]
+    | Annotated[NvidiaResource, Tag("nvidia")]
+    | Annotated[NvmeResource, Tag("nvme")]
+    | Annotated[PciResource, Tag("pci")]
+    | Annotated[UsbResource, Tag("usb")]
+    | Annotated[VfioResource, Tag("vfio")]
+    | Annotated[PluginResource, Tag(PLUGIN)]
     | Annotated[SimResource, Tag("sim")]
     | Annotated[UnknownResource, Tag(UNKNOWN)],
     Discriminator(_driver),

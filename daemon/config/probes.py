@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
+from devd.daemon.config.hardware import Cures, Switches
 from devd.daemon.config.match import Step
 from devd.daemon.config.rules import Given, choice, duration, whole
 from devd.daemon.config.section import UNKNOWN, Section, exactly_one, program_first, tag_of
@@ -21,7 +22,7 @@ _KIND = "What a probe does, see [Probe kinds](#probe-kinds)."
 class Probe(Section):
     """How a device's health is checked."""
 
-    kind: Annotated[str, choice(*NODE_PROBES, "sim")] = Field(description=_KIND)
+    kind: Annotated[str, choice(*NODE_PROBES, "driver", "sim")] = Field(description=_KIND)
     period_s: Annotated[float, duration("50ms", "1h")] = Field(
         5.0, alias="period", description="Pause between the end of one probe and the start of the next."
     )
@@ -128,6 +129,22 @@ class ExecProbe(Probe):
     )
 
 
+class DriverProbe(Probe):
+    """The signals of the device's own driver, see [drivers](drivers/). Not for drivers `node` and `sim`."""
+
+    kind: Literal["driver"] = Field("driver", description=_KIND)
+    signals: Switches = Field(
+        default_factory=dict,
+        description="Signals by name, each `true` or `false`: what is checked beyond the driver's defaults, and what "
+        "of them is not. A signal that a device does not have is no fault.",
+    )
+    xids: Cures = Field(
+        default_factory=dict,
+        description="For driver `nvidia`: XID numbers (in quotes) and what each is taken for, where that is not to be "
+        "what the catalogue says.",
+    )
+
+
 class SimProbe(Probe):
     """Does what a script says. For driver `sim` alone, and the only kind there."""
 
@@ -154,12 +171,29 @@ class _UnknownProbe(Probe):
     request: Any = None
     returns: Any = None
     script: Any = None
+    signals: Any = None
+    xids: Any = None
 
 
 class UnknownNodeProbe(_UnknownProbe):
     """Stands in for a kind that driver node does not have."""
 
-    kind: Annotated[str, choice(*NODE_PROBES, hints={"sim": "probe kind sim goes with driver sim only"})]
+    kind: Annotated[
+        str,
+        choice(
+            *NODE_PROBES,
+            hints={
+                "sim": "probe kind sim goes with driver sim only",
+                "driver": "driver node has no signals of its own: say what to check by another kind",
+            },
+        ),
+    ]
+
+
+class UnknownHardwareProbe(_UnknownProbe):
+    """Stands in for a kind that a driver with signals of its own does not have."""
+
+    kind: Annotated[str, choice(*NODE_PROBES, "driver", hints={"sim": "probe kind sim goes with driver sim only"})]
 
 
 class UnknownSimProbe(_UnknownProbe):
@@ -167,7 +201,12 @@ class UnknownSimProbe(_UnknownProbe):
 
     kind: Annotated[
         str,
-        choice("sim", hints=dict.fromkeys(NODE_PROBES, "driver sim has no hardware to probe: it takes kind sim only")),
+        choice(
+            "sim",
+            hints=dict.fromkeys(
+                (*NODE_PROBES, "driver"), "driver sim has no hardware to probe: it takes kind sim only"
+            ),
+        ),
     ]
 
 
@@ -179,12 +218,16 @@ def _node_kind(value: Any) -> str:
     return tag_of(value, "kind", frozenset(NODE_PROBES))
 
 
+def _hardware_kind(value: Any) -> str:
+    return tag_of(value, "kind", frozenset({*NODE_PROBES, "driver"}), default="driver")
+
+
 def _sim_kind(value: Any) -> str:
     return tag_of(value, "kind", frozenset({"sim"}), default="sim")
 
 
 def _any_kind(value: Any) -> str:
-    return tag_of(value, "kind", frozenset({*NODE_PROBES, "sim"}))
+    return tag_of(value, "kind", frozenset({*NODE_PROBES, "driver", "sim"}))
 
 
 _Known = (
@@ -197,9 +240,17 @@ _Known = (
 )
 
 NodeProbe = Annotated[_Known | Annotated[UnknownNodeProbe, Tag(UNKNOWN)], Discriminator(_node_kind)]
+HardwareProbe = Annotated[
+    _Known | Annotated[DriverProbe, Tag("driver")] | Annotated[UnknownHardwareProbe, Tag(UNKNOWN)],
+    Discriminator(_hardware_kind),
+]
 SimOnlyProbe = Annotated[
     Annotated[SimProbe, Tag("sim")] | Annotated[UnknownSimProbe, Tag(UNKNOWN)], Discriminator(_sim_kind)
 ]
 AnyProbe = Annotated[
-    _Known | Annotated[SimProbe, Tag("sim")] | Annotated[UnknownProbe, Tag(UNKNOWN)], Discriminator(_any_kind)
+    _Known
+    | Annotated[DriverProbe, Tag("driver")]
+    | Annotated[SimProbe, Tag("sim")]
+    | Annotated[UnknownProbe, Tag(UNKNOWN)],
+    Discriminator(_any_kind),
 ]

@@ -11,15 +11,31 @@ from pydantic.fields import FieldInfo
 from devd.daemon.config import placeholders, shape
 from devd.daemon.config import reference_text as prose
 from devd.daemon.config.document import MAX_BYTES, MAX_DEPTH, MAX_VALUES
+from devd.daemon.config.hardware import (
+    InfinibandMatch,
+    NvidiaMatch,
+    NvmeMatch,
+    PciMatch,
+    UsbMatch,
+    VfioMatch,
+)
 from devd.daemon.config.match import NodeMatch, SimDevice, SimMatch, Step
 from devd.daemon.config.model import Config, Discovery, Flap, Kubelet, Metrics, Mount, Resource, Restart
-from devd.daemon.config.probes import NODE_PROBES, NodeProbe, Probe, SimProbe
+from devd.daemon.config.probes import NODE_PROBES, DriverProbe, NodeProbe, Probe, SimProbe
 from devd.daemon.config.resets import AnyReset, Reset
 from devd.daemon.config.rules import duration_text
 from devd.daemon.config.sandbox import SandboxAllow
 from devd.daemon.config.section import UNKNOWN
 from devd.daemon.device_state import LEASE_SLACK_S
 
+HARDWARE_MATCHES: Mapping[str, type[BaseModel]] = {
+    "infiniband": InfinibandMatch,
+    "nvidia": NvidiaMatch,
+    "nvme": NvmeMatch,
+    "pci": PciMatch,
+    "usb": UsbMatch,
+    "vfio": VfioMatch,
+}
 _HEAD = ("| key | type | default | meaning | allowed |", "|---|---|---|---|---|")
 
 
@@ -37,12 +53,13 @@ def page() -> str:
         prose.MATCH,
         _section("#### match, driver node", NodeMatch),
         prose.NODE_IDS,
+        *(_section(f"#### match, driver {name}", model) for name, model in HARDWARE_MATCHES.items()),
         _section("#### match, driver sim", SimMatch),
         _section("#### match.devices, driver sim", SimDevice),
         _filled(prose.PROBE, slack),
         _table(Probe),
         _filled(prose.PROBE_KINDS, kinds),
-        *_kinds({**shape.members(NodeProbe), "sim": SimProbe}, Probe),
+        *_kinds({**shape.members(NodeProbe), "driver": DriverProbe, "sim": SimProbe}, Probe),
         prose.RESET,
         _table(Reset),
         prose.RESET_KINDS,

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from devd.daemon.config.rules import choice, duration
+from devd.daemon.config.rules import Given, choice, duration
 from devd.daemon.config.section import UNKNOWN, Section, program_first, tag_of
-from devd.daemon.config.values import Argument, Attribute, SysfsValue
+from devd.daemon.config.values import Argument, Attribute, SysfsValue, Text
 
-RESETS = ("exec", "sysfs", "sim")
+RESETS = ("driver", "exec", "sysfs", "sim")
 RESULTS = ("ok", "fail", "hang", "crash", "lie")
 
 _KIND = "What a reset does, see [Reset kinds](#reset-kinds)."
@@ -59,6 +59,16 @@ class SysfsReset(Reset):
     value: SysfsValue = Field(description="What is written; in quotes if it is a number.")
 
 
+class DriverReset(Reset):
+    """One of the driver's own resets, see [drivers](drivers/). It refuses while anybody uses what would go along."""
+
+    kind: Literal["driver"] = Field(description=_KIND)
+    method: Text = Field(description="Which one, by the driver's name for it (`port`, `function`, `controller`, ...).")
+    by: Annotated[Text | None, Given()] = Field(
+        None, description="For method `function` of `pci` and `vfio`: the one way to reset (`flr`, `bus`, ...)."
+    )
+
+
 class SimReset(Reset):
     """Take a while, then end as told. For tests and rehearsals: no hardware is touched."""
 
@@ -75,7 +85,9 @@ class UnknownReset(Reset):
     """Stands in for a kind that is not known: it has the keys of all kinds, and takes anything for them."""
 
     attribute: Any = None
+    by: Any = None
     command: Any = None
+    method: Any = None
     result: Any = None
     takes: Any = None
     value: Any = None
@@ -86,7 +98,8 @@ def _kind(value: Any) -> str:
 
 
 AnyReset = Annotated[
-    Annotated[ExecReset, Tag("exec")]
+    Annotated[DriverReset, Tag("driver")]
+    | Annotated[ExecReset, Tag("exec")]
     | Annotated[SysfsReset, Tag("sysfs")]
     | Annotated[SimReset, Tag("sim")]
     | Annotated[UnknownReset, Tag(UNKNOWN)],

@@ -75,3 +75,22 @@ def test_report_of_an_old_incarnation_is_counted_and_nothing_else() -> None:
         assert [health for _at_s, health in rig.turns(SIM, "bad")] == ["Healthy"]
 
     scenario(sim(script("stale")), play)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("chatter", "floods its command channel"), ("hoard", "a baseline that is too large")],
+    ids=["chatter", "hoard"],
+)
+def test_abuse_of_the_command_channel_ends_its_worker(how: str, words: str) -> None:
+    """More than a worker has to say, or more than is kept for it, ends it; the neighbour goes on."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 1)
+        kills = await rig.journal_has("bad", "kill", 1)
+        assert words in kills[0]["detail"]
+        probes = rig.device("well")["last_probe"]["at"]
+        await until(lambda: rig.device("well")["last_probe"]["at"] > probes, "a probe of the neighbour")
+        assert [health for _at_s, health in rig.turns(SIM, "well")] == ["Healthy"]
+
+    scenario(sim(script(how)), play)

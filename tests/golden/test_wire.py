@@ -53,10 +53,24 @@ SPEC = messages.WorkerSpec(
 EXAMPLES: dict[str, object] = {
     "Hello": messages.Hello("gpu-1", 3, 4711, messages.Sandbox("basic", ("core", "nice"), {"oom": "EACCES"})),
     "Health": HEALTH,
+    "Findings": messages.Findings(
+        "gpu-1",
+        3,
+        offered=("link", "xid"),
+        checked=("xid",),
+        notes={"xid 13": "was seen"},
+        baseline={"ecc": {"base": 7, "at_s": 1.5}},
+    ),
     "ResetDone": messages.ResetDone("gpu-1", 3, 9, ok=False, reason="exit 1", duration_s=1.5, health=HEALTH),
     "Listing": messages.Listing("devd.io/gpu", 1, 2, (DEVICE, messages.Device("gpu-2")), ("/dev/gpu3: EACCES",)),
     "ProbeNow": messages.ProbeNow(("/dev/gpu7",)),
-    "Reset": messages.Reset(9, 20.0),
+    "Reset": messages.Reset(
+        9,
+        20.0,
+        messages.Usage(
+            (messages.OpenFile(71, "fio", "/dev/gpu1"),), (messages.Mounted(259, 1, "/data"),), "pid 1: EPERM"
+        ),
+    ),
     "Stop": messages.Stop(),
     "Fork": messages.Fork(1, SPEC),
     "Forked": messages.Forked(1, 4711),

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,9 +34,11 @@ class Driver(Protocol):
     """Discovery of one resource. Made from the resource's ``match``; SpecError if that makes no sense.
 
     Paths in ``leave_alone`` are neither touched nor listed: whoever touches them may hang as another process does.
+    ``uevents`` are the subsystems whose events can change the list; none where its directories tell all.
     """
 
     leave_alone: frozenset[str]
+    uevents: Collection[str]
 
     @property
     def what(self) -> str:

@@ -1,12 +1,14 @@
 """Driver ``infiniband``: RDMA devices with their bundle of nodes, known by GUID. Discovery opens nothing."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from devd.ipc.messages import Device
+from devd.ipc.messages import Device, Node
 from devd.workers.drivers.base import Found
 from devd.workers.drivers.infiniband_resets import FunctionReset, LinkReset, RecoverReset, ReloadReset
 from devd.workers.drivers.infiniband_signals import SIGNALS, InfinibandSignals
+from devd.workers.drivers.kind import DriverKind, ResetKind
 from devd.workers.drivers.twins import Candidate, listed
 from devd.workers.errors import SpecError
 from devd.workers.hw import attributes, infiniband, pci, selection
@@ -14,6 +16,7 @@ from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
 __all__ = [
+    "DRIVER",
     "KEYS",
     "SIGNALS",
     "FunctionReset",
@@ -67,7 +70,7 @@ class InfinibandDriver:
             Candidate(
                 own_name=f"{adapter.guid}{suffix}" if adapter.guid else "",
                 port=f"{adapter.address or adapter.name}{suffix}",
-                nodes=tuple(node for kind in self._bundle for node in by_kind[kind]),
+                nodes=tuple(_of(kind, node) for kind in self._bundle for node in by_kind[kind]),
                 properties=self._properties(adapter, ports),
                 numa_node=adapter.numa_node,
                 params={"ports": list(ports)},
@@ -95,6 +98,11 @@ class InfinibandDriver:
         }
 
 
+def _of(kind: str, node: Node) -> Node:
+    """Return a node of the bundle: the connection manager's is one for all adapters."""
+    return replace(node, shared=True) if kind == "rdma_cm" else node
+
+
 def allowed(device: Device) -> Allowance:
     """Return what probing this device needs."""
     netdevs = [name for name in device.properties.get("netdev", "").split(",") if name]
@@ -119,3 +127,37 @@ def _whole_numbers(params: Params) -> tuple[int, ...]:
     if any(number != int(number) or number < 1 for number in numbers):
         raise SpecError(f"match.ports: {numbers} found, whole numbers from 1 on are needed")
     return tuple(sorted({int(number) for number in numbers}))
+
+
+def allowed_resets(device: Device) -> Allowance:
+    """Return what the resets need beyond probing: devlink or ip, the function's directory, the right to set links."""
+    address = device.properties.get("address", "")
+    return Allowance(
+        read=("/sys", "/proc"),
+        write=(f"/sys/bus/pci/devices/{address}",) if address else (),
+        execute=("devlink", "ip"),
+        sockets=("AF_NETLINK",),
+        capabilities=("CAP_NET_ADMIN", "CAP_DAC_OVERRIDE"),
+        why="resets speak netlink, or write the function's reset",
+    )
+
+
+DRIVER = DriverKind(
+    discovery=InfinibandDriver,
+    signals=SIGNALS,
+    watch=lambda device, tools: InfinibandSignals(device, baseline=tools.baseline, runner=tools.runner),
+    allowed=allowed,
+    resets={
+        "recover": ResetKind(
+            lambda device, tools: RecoverReset(device, tools.runner), allowed_resets, "the firmware recovers itself"
+        ),
+        "link": ResetKind(lambda device, _tools: LinkReset(device), allowed_resets, "the interface goes down and up"),
+        "reload": ResetKind(
+            lambda device, tools: ReloadReset(device, tools.runner), allowed_resets, "the driver goes down and up"
+        ),
+        "function": ResetKind(
+            lambda device, _tools: FunctionReset(device), allowed_resets, "the PCI function, if it takes nobody along"
+        ),
+    },
+    uevents=("infiniband", "infiniband_verbs", "infiniband_mad", "net"),
+)

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from devd.ipc.messages import Device, Node, NodeKind
@@ -36,6 +36,7 @@ class NodeDriver:
             if not pattern.startswith("/"):
                 raise SpecError(f"match: {pattern!r} found, an absolute path is needed")
         self.leave_alone: frozenset[str] = frozenset()
+        self.uevents: Collection[str] = ()
         self.what = self._patterns[0]
         folders = dict.fromkeys(globs.fixed_part(one) for one in self._patterns)
         paths = [PathNeed(folder, "r", vital=True) for folder in folders]

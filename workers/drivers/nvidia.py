@@ -5,6 +5,7 @@ from pathlib import Path
 
 from devd.ipc.messages import Device
 from devd.workers.drivers.base import Found
+from devd.workers.drivers.kind import DriverKind, ResetKind, Tools
 from devd.workers.drivers.nvidia_resets import GpuReset
 from devd.workers.drivers.nvidia_signals import SIGNALS, NvidiaSignals
 from devd.workers.drivers.twins import Candidate, listed
@@ -13,11 +14,13 @@ from devd.workers.hw.allowance import Allowance
 from devd.workers.hw.nvml import NvmlError, Session
 from devd.workers.params import Params
 
-__all__ = ["KEYS", "SIGNALS", "GpuReset", "NvidiaDriver", "NvidiaSignals", "allowed"]
+__all__ = ["DRIVER", "KEYS", "SIGNALS", "GpuReset", "NvidiaDriver", "NvidiaSignals", "allowed"]
 
 KEYS = ("model", "uuid", "address", "minor", "name", "instance")
 """What a device can be selected by; each is a property of the device as well. ``instance`` is a MIG device's."""
 CDI_KIND = "nvidia.com/gpu"
+MEMORY_BYTES = 1024 * 1024 * 1024
+"""Private memory a process may have that loads NVML, which maps much and touches little."""
 
 
 class NvidiaDriver:
@@ -108,7 +111,8 @@ def allowed(device: Device) -> Allowance:
         ),
         # NVML opens the control node and this GPU's for writing; the one for unified memory is the application's.
         ioctl=(f"/dev/nvidia{device.properties['minor']}", "/dev/nvidiactl", *_caps(device)),
-        execute=("libnvidia-ml.so.1",),
+        libraries=True,
+        memory_bytes=MEMORY_BYTES,
         why="without the library and the nodes only 'nvml' can be told, and it is bad",
     )
 
@@ -142,3 +146,38 @@ def _mig_uuids(gpu: nvidia.Gpu, problems: list[str]) -> dict[tuple[int, int], st
         except NvmlError as error:
             problems.append(f"{gpu.address}: the UUIDs of its MIG devices are unknown: {error}")
             return {}
+
+
+def allowed_resets(device: Device) -> Allowance:  # noqa: ARG001 - each reset kind is asked alike
+    """Return what the reset needs beyond probing: to run nvidia-smi, which opens every GPU's nodes."""
+    return Allowance(
+        read=("/sys", "/proc"),
+        ioctl=("/dev",),
+        execute=("nvidia-smi",),
+        capabilities=("CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"),
+        why="nvidia-smi resets GPUs as root alone",
+    )
+
+
+def _watch(device: Device, tools: Tools) -> NvidiaSignals:
+    xids = tools.options.values.get("xids")
+    return NvidiaSignals(device, baseline=tools.baseline, xids=xids if isinstance(xids, Mapping) else None)
+
+
+DRIVER = DriverKind(
+    discovery=NvidiaDriver,
+    signals=SIGNALS,
+    watch=_watch,
+    allowed=allowed,
+    resets={
+        "gpu": ResetKind(
+            lambda device, tools: GpuReset(device, tools.runner, release=tools.release),
+            allowed_resets,
+            "nvidia-smi --gpu-reset, once nobody uses the GPU",
+        ),
+    },
+    uevents=("pci", "nvidia", "module"),
+    scout=Allowance(
+        read=("/sys", "/dev", "/proc"), ioctl=("/dev/nvidiactl",), libraries=True, memory_bytes=MEMORY_BYTES
+    ),
+)

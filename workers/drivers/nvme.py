@@ -5,6 +5,7 @@ from pathlib import Path
 
 from devd.ipc.messages import Device
 from devd.workers.drivers.base import Found
+from devd.workers.drivers.kind import DriverKind, ResetKind
 from devd.workers.drivers.nvme_resets import ControllerReset, SubsystemReset
 from devd.workers.drivers.nvme_signals import SIGNALS, NvmeSignals
 from devd.workers.drivers.twins import Candidate, listed
@@ -12,7 +13,7 @@ from devd.workers.hw import attributes, nodes, nvme, pci, selection
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
-__all__ = ["KEYS", "SIGNALS", "ControllerReset", "NvmeDriver", "NvmeSignals", "SubsystemReset", "allowed"]
+__all__ = ["DRIVER", "KEYS", "SIGNALS", "ControllerReset", "NvmeDriver", "NvmeSignals", "SubsystemReset", "allowed"]
 
 KEYS = ("model", "serial", "firmware", "address", "transport", "subsysnqn", "wwid", "name")
 """What a device can be selected by; each is a property of the device as well."""
@@ -103,3 +104,35 @@ def allowed(device: Device) -> Allowance:
         capabilities=("CAP_SYS_ADMIN",),
         why="without the controller's node and CAP_SYS_ADMIN the signals from the SMART page are not offered",
     )
+
+
+def allowed_resets(device: Device) -> Allowance:
+    """Return what the resets need beyond probing: the controllers' directories, and each disk to see who has it."""
+    controllers = NvmeSignals.controllers_of(device)
+    return Allowance(
+        read=("/sys", "/proc", "/dev"),
+        write=tuple(one.sysfs for one in controllers),
+        capabilities=("CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"),
+        why="without the disks' nodes a reset cannot know that nobody uses them, and refuses",
+    )
+
+
+DRIVER = DriverKind(
+    discovery=NvmeDriver,
+    signals=SIGNALS,
+    watch=lambda device, tools: NvmeSignals(device, baseline=tools.baseline),
+    allowed=allowed,
+    resets={
+        "controller": ResetKind(
+            lambda device, _tools: ControllerReset(device),
+            allowed_resets,
+            "each controller of the device is set up anew",
+        ),
+        "subsystem": ResetKind(
+            lambda device, _tools: SubsystemReset(device),
+            allowed_resets,
+            "the whole NVM subsystem, all its controllers",
+        ),
+    },
+    uevents=("nvme", "nvme-subsystem", "block"),
+)

@@ -7,7 +7,8 @@ from pathlib import Path
 from devd.ipc.messages import Device, Node
 from devd.ipc.patterns import has_magic
 from devd.workers.drivers.base import Found, device_id
-from devd.workers.drivers.pci_resets import FunctionReset, RebindReset, RemoveRescanReset
+from devd.workers.drivers.kind import DriverKind, ResetKind
+from devd.workers.drivers.pci_resets import FunctionReset, RebindReset, RemoveRescanReset, allowed_resets
 from devd.workers.drivers.pci_signals import SIGNALS, PciSignals
 from devd.workers.errors import SpecError
 from devd.workers.hw import attributes, hexids, pci, selection, subtree
@@ -15,6 +16,7 @@ from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
 __all__ = [
+    "DRIVER",
     "KEYS",
     "SIGNALS",
     "UEVENTS",
@@ -121,3 +123,27 @@ def allowed(device: Device, root: Path = Path("/")) -> Allowance:
         read=("/proc/sys/kernel/random/boot_id", f"/{pci.DEVICES}", *directories),
         why="sysfs alone is read; no capability is needed for the first 64 bytes of the configuration space",
     )
+
+
+DRIVER = DriverKind(
+    discovery=PciDriver,
+    signals=SIGNALS,
+    watch=lambda device, tools: PciSignals(device, baseline=tools.baseline),
+    allowed=allowed,
+    resets={
+        "function": ResetKind(
+            lambda device, tools: FunctionReset(device, method=tools.options.text("by", "")),
+            allowed_resets,
+            "the kernel resets the function, by its own choice or the one way that `by` names",
+        ),
+        "remove-rescan": ResetKind(
+            lambda device, _tools: RemoveRescanReset(device),
+            allowed_resets,
+            "the function is taken off the bus and looked for again",
+        ),
+        "rebind": ResetKind(
+            lambda device, _tools: RebindReset(device), allowed_resets, "the driver lets go and takes the function anew"
+        ),
+    },
+    uevents=UEVENTS,
+)

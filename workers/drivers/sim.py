@@ -1,7 +1,7 @@
 """Driver ``sim``: devices out of nothing, for tests, the demo and rehearsals. Their scripts go to their workers."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from devd.ipc.messages import Device, Node
@@ -26,6 +26,7 @@ class SimDriver:
         else:
             self._devices = [_Simulated.of(one) for one in params.maps("devices")]
         self.leave_alone: frozenset[str] = frozenset()
+        self.uevents: Collection[str] = ()
         self.what = f"{len(self._devices)} simulated devices"
         paths = [PathNeed(str(Path(one.path).parent), "r", vital=True) for one in self._devices if one.path]
         self.needs = SandboxNeeds(tuple(paths), frozenset({"watch"}))

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from devd.ipc.messages import Device, Node
 from devd.workers.drivers.base import Found
+from devd.workers.drivers.kind import DriverKind, ResetKind
 from devd.workers.drivers.twins import Candidate, listed
-from devd.workers.drivers.usb_resets import AuthorizedReset, PortReset
+from devd.workers.drivers.usb_resets import AuthorizedReset, PortReset, allowed_resets
 from devd.workers.drivers.usb_signals import SIGNALS, UsbSignals
 from devd.workers.errors import SpecError
 from devd.workers.hw import attributes, devlinks, hexids, selection, subtree, usb
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
-__all__ = ["KEYS", "SIGNALS", "UEVENTS", "AuthorizedReset", "PortReset", "UsbDriver", "UsbSignals", "allowed"]
+__all__ = ["DRIVER", "KEYS", "SIGNALS", "UEVENTS", "AuthorizedReset", "PortReset", "UsbDriver", "UsbSignals", "allowed"]
 
 KEYS = ("vendor", "product", "serial", "port", "name", "class", "manufacturer", "product_name")
 """What a device can be selected by; each is a property of the device as well."""
@@ -122,3 +123,22 @@ def allowed(device: Device) -> Allowance:
         ioctl=("/dev/bus/usb", *params.texts("ttys")),
         why="the raw node's number changes with each reset, so its directory is meant; without it answers is not asked",
     )
+
+
+DRIVER = DriverKind(
+    discovery=UsbDriver,
+    signals=SIGNALS,
+    watch=lambda device, tools: UsbSignals(device, baseline=tools.baseline),
+    allowed=allowed,
+    resets={
+        "port": ResetKind(
+            lambda device, _tools: PortReset(device), allowed_resets, "USBDEVFS_RESET: the hub resets the port"
+        ),
+        "authorized": ResetKind(
+            lambda device, _tools: AuthorizedReset(device),
+            allowed_resets,
+            "the host refuses the device and takes it anew",
+        ),
+    },
+    uevents=UEVENTS,
+)

@@ -162,10 +162,10 @@ class UsbSignals:
     def _tty(self) -> str:
         for path in self._ttys:
             users = holders.of_nodes(self._root, [path])
-            if users.found:
-                self._note("tty", f"not opened: {users.words()}")
+            if users.known:
+                self._note("tty", f"not opened: {', '.join(users.known)}")
                 continue
-            self._note("tty", "")
+            self._note("tty", f"opened blindly: {users.unseen}" if users.unseen else "")
             try:
                 if self._modem_lines(attributes.under(self._root, path)) is None:
                     self._note("tty", "in use (EBUSY)")

@@ -4,13 +4,15 @@ A group can be handed to one machine at a time, whole: functions of one group ar
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from devd.ipc.messages import Device, Node
 from devd.workers.drivers.base import Found, device_id
+from devd.workers.drivers.kind import DriverKind, ResetKind
 from devd.workers.drivers.pci import HEX_KEYS, KEYS, function_params, properties_of
 from devd.workers.drivers.pci import allowed as allowed_pci
-from devd.workers.drivers.pci_resets import FunctionReset
+from devd.workers.drivers.pci_resets import FunctionReset, allowed_resets
 from devd.workers.drivers.pci_signals import SIGNALS as PCI_SIGNALS
 from devd.workers.drivers.pci_signals import PciSignals
 from devd.workers.drivers.signals import Signal
@@ -19,7 +21,7 @@ from devd.workers.hw import attributes, hexids, pci, pci_reach, selection, vfio
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
-__all__ = ["KEYS", "SIGNALS", "UEVENTS", "GroupReset", "VfioDriver", "VfioSignals", "allowed", "environment"]
+__all__ = ["DRIVER", "KEYS", "SIGNALS", "UEVENTS", "GroupReset", "VfioDriver", "VfioSignals", "allowed", "environment"]
 
 UEVENTS = ("pci", "vfio", "vfio-dev")
 """Subsystems whose uevents can change the list."""
@@ -86,16 +88,19 @@ class VfioDriver:
         params: dict[str, object] = {
             "functions": [function_params(one) for one in members],
             "group": group,
-            "shared": [one.path for one in shared],
         }
         return Device(device_id(first.path_name), own + shared, properties, first.numa_node, params)
 
     def _nodes(self, group: str, members: Sequence[pci.Function]) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
         """Return the nodes of the group alone, and those that all groups share."""
         if self._backend == "group":
-            return vfio.group_node(self._root, group), vfio.container_node(self._root)
+            return vfio.group_node(self._root, group), _shared(vfio.container_node(self._root))
         own = tuple(node for one in members for node in vfio.device_nodes(one.directory))
-        return own, vfio.iommu_node(self._root)
+        return own, _shared(vfio.iommu_node(self._root))
+
+
+def _shared(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    return tuple(replace(node, shared=True) for node in nodes)
 
 
 class VfioSignals:
@@ -194,3 +199,19 @@ def allowed(device: Device, root: Path = Path("/")) -> Allowance:
         ioctl=(f"/dev/vfio/{group}",),
         why="the group's node is opened for the signal group alone, which is off by default",
     )
+
+
+DRIVER = DriverKind(
+    discovery=VfioDriver,
+    signals=SIGNALS,
+    watch=lambda device, tools: VfioSignals(device, baseline=tools.baseline),
+    allowed=allowed,
+    resets={
+        "function": ResetKind(
+            lambda device, tools: GroupReset(device, method=tools.options.text("by", "")),
+            allowed_resets,
+            "the kernel resets each function of the group",
+        ),
+    },
+    uevents=UEVENTS,
+)

@@ -1,20 +1,88 @@
-"""What a worker's sandbox must let through for one device, as plain data."""
+"""What a worker's sandbox must let through for one device, as plain data, and as what the sandbox takes."""
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
+
+from devd.ipc.messages import Device, Node
+from devd.workers.sandbox.needs import EXEC_FILES, EXEC_MEMORY_BYTES, EXEC_PROCESSES, PathNeed, SandboxNeeds
+from devd.workers.sandbox.runtime import ETC, PROGRAMS, PSEUDO_DEVICES
+
+_PREFIX = "CAP_"
+_SOCKETS = {"AF_NETLINK": "netlink"}
+LIBRARIES = tuple(
+    PathNeed(path, "rx")
+    for path in (
+        "/usr/lib",
+        "/usr/lib64",
+        "/lib",
+        "/lib64",
+        "/usr/local/lib",
+        "/usr/local/nvidia",
+        "/run/nvidia/driver",
+    )
+)
+"""Where shared libraries lie, a GPU operator's driver container included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """Absolute paths by what is done with them; a directory stands for everything below it.
 
-    ``ioctl`` are nodes that are opened and get ioctls; ``execute`` are programs and libraries that are run or loaded;
-    ``sockets`` are address families; ``why`` says what is lost without it.
+    ``ioctl`` are nodes that are opened and get ioctls; ``execute`` are programs that are run (a plain name is looked
+    up in PATH), ``libraries`` whether shared libraries are loaded late; ``sockets`` are address families; ``groups``
+    are further groups of system calls ("watch", "files": to write files that are no attributes); ``why`` says what is
+    lost without it.
     """
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     ioctl: tuple[str, ...] = ()
     execute: tuple[str, ...] = ()
+    libraries: bool = False
     capabilities: tuple[str, ...] = ()
     sockets: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    memory_bytes: int = 0
     why: str = ""
+
+
+def needs_of(allowed: Allowance, device: Device | None = None) -> SandboxNeeds:
+    """Return an allowance as the sandbox takes it.
+
+    A path that is a node of the device is allowed only while it is the one that discovery saw.
+    """
+    nodes = {node.path: node for node in device.nodes} if device is not None else {}
+    paths = [PathNeed(path, "r") for path in allowed.read]
+    paths += [PathNeed(path, "rw", vital=True) for path in allowed.write]
+    paths += [_node_need(path, nodes.get(path)) for path in allowed.ioctl]
+    paths += LIBRARIES if allowed.libraries else ()
+    groups = {*allowed.groups, *(_SOCKETS[one] for one in allowed.sockets), *(("ioctl",) if allowed.ioctl else ())}
+    needs = SandboxNeeds(
+        paths=tuple(paths),
+        groups=frozenset(groups),
+        capabilities=frozenset(one.removeprefix(_PREFIX).lower() for one in allowed.capabilities),
+    )
+    if allowed.memory_bytes:
+        needs |= SandboxNeeds(memory_bytes=allowed.memory_bytes)
+    return needs | _programs(allowed.execute) if allowed.execute else needs
+
+
+def _node_need(path: str, node: Node | None) -> PathNeed:
+    # The node's own identity where it is known; of what lies in a directory, or is another's, the path alone.
+    return PathNeed(path, "rwi", node, vital=True)
+
+
+def _programs(names: tuple[str, ...]) -> SandboxNeeds:
+    own = []
+    for name in names:
+        path = shutil.which(name) or name
+        if path.startswith("/"):
+            own += [PathNeed(path, "rx", vital=True), PathNeed(str(Path(path).resolve().parent), "rx")]
+    return SandboxNeeds(
+        paths=(*own, *PROGRAMS, *ETC, *PSEUDO_DEVICES),
+        groups=frozenset({"exec"}),
+        memory_bytes=EXEC_MEMORY_BYTES,
+        files=EXEC_FILES,
+        processes=EXEC_PROCESSES,
+    )

@@ -5,10 +5,13 @@ What cannot be looked at is not "nobody": each look says what it could not see, 
 
 import errno
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from devd.ipc.messages import Usage
 from devd.workers.errors import explain
 from devd.workers.hw import attributes
 
@@ -21,14 +24,36 @@ _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """Who is in the way, in words ("mounted on /data", "pid 7 (fio) has /dev/nvme0n1 open")."""
+    """Who is in the way, in words ("mounted on /data", "pid 7 (fio) has /dev/nvme0n1 open").
+
+    ``unseen`` stands among ``found`` as well: what could not be looked at may be in the way.
+    """
 
     found: tuple[str, ...] = ()
+    unseen: str = ""
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Return those that were seen."""
+        return tuple(one for one in self.found if one != self.unseen)
 
     def words(self) -> str:
         """Return all of them as one text, "" for nobody."""
         named = ", ".join(self.found[:MAX_NAMED])
         return f"{named} and {len(self.found) - MAX_NAMED} more" if len(self.found) > MAX_NAMED else named
+
+
+_told: ContextVar[Usage | None] = ContextVar("_told", default=None)
+
+
+@contextmanager
+def as_told(usage: Usage | None) -> Iterator[None]:
+    """Answer from what the front saw instead of /proc: the sandbox hides other processes from a worker."""
+    token = _told.set(usage)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 def of_block(root: Path, name: str) -> Users:
@@ -59,8 +84,12 @@ def of_nodes(root: Path, paths: Collection[str]) -> Users:
     may not be read is named as one that could not be looked at. One that opened the node under another name (a
     container with a path of its own) shows that name, and is not seen.
     """
+    told = _told.get()
+    if told is not None:
+        return _of_told(told, paths)
     if not _sees_all(root):
-        return Users(("processes outside this container cannot be seen: give devd the host's pid namespace",))
+        hidden = "processes outside this container cannot be seen: give devd the host's pid namespace"
+        return Users((hidden,), hidden)
     own = str(os.getpid())
     found: list[str] = []
     closed = 0
@@ -75,9 +104,8 @@ def of_nodes(root: Path, paths: Collection[str]) -> Users:
             closed += 1
             continue
         found.extend(f"pid {pid} ({_comm(root, pid)}) has {path} open" for path in sorted(opened))
-    if closed:
-        found.append(f"{closed} processes may not be looked at")
-    return Users(tuple(found))
+    unseen = f"{closed} processes may not be looked at" if closed else ""
+    return Users((*found, unseen) if unseen else tuple(found), unseen)
 
 
 def of_exclusive(path: Path) -> Users:
@@ -95,8 +123,21 @@ def of_exclusive(path: Path) -> Users:
     return Users()
 
 
+def _of_told(told: Usage, paths: Collection[str]) -> Users:
+    own = os.getpid()
+    found = [
+        f"pid {one.pid} ({one.program}) has {one.path} open"
+        for one in told.open_files
+        if one.path in paths and one.pid != own
+    ]
+    return Users((*found, told.unseen) if told.unseen else tuple(found), told.unseen)
+
+
 def _mounts(root: Path, numbers: tuple[int, int]) -> list[str]:
     """Return where a device is mounted, as the first process and this one see it."""
+    told = _told.get()
+    if told is not None:
+        return [one.where for one in told.mounts if (one.major, one.minor) == numbers]
     wanted = f"{numbers[0]}:{numbers[1]}"
     found: dict[str, None] = {}
     for pid in ("1", "self"):

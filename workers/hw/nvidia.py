@@ -75,16 +75,17 @@ def nodes(root: Path, gpu: Gpu, instance: Instance | None = None) -> tuple[Node,
     major = next((majors[name] for name in _MAJORS if name in majors), None)
     if major is None or gpu.minor is None:
         return ()
-    found = [Node(f"/dev/nvidia{gpu.minor}", "char", major, gpu.minor)]
+    # All parts of a split GPU come by its own node.
+    found = [Node(f"/dev/nvidia{gpu.minor}", "char", major, gpu.minor, shared=instance is not None)]
     if instance is not None:
         if "nvidia-caps" not in majors:
             return ()
         found.extend(_cap(majors["nvidia-caps"], minor) for minor in instance.cap_minors)
-    found.append(Node("/dev/nvidiactl", "char", major, CONTROL_MINOR))
+    found.append(Node("/dev/nvidiactl", "char", major, CONTROL_MINOR, shared=True))
     if "nvidia-uvm" in majors:
-        found.append(Node("/dev/nvidia-uvm", "char", majors["nvidia-uvm"], 0))
+        found.append(Node("/dev/nvidia-uvm", "char", majors["nvidia-uvm"], 0, shared=True))
         if (root / "dev/nvidia-uvm-tools").exists():
-            found.append(Node("/dev/nvidia-uvm-tools", "char", majors["nvidia-uvm"], 1))
+            found.append(Node("/dev/nvidia-uvm-tools", "char", majors["nvidia-uvm"], 1, shared=True))
     return tuple(found)
 
 

@@ -1,7 +1,8 @@
 """The kernel's uevents by netlink: devices that come, go or change, as they do.
 
-They are told in the initial network namespace alone (a container needs the host's network for them), and they may be
-lost: a reader that was too slow is told so once, and looks for itself then. Every user keeps a slow scan behind them.
+The kernel tells them in every network namespace that belongs to the initial user namespace (kobject_uevent.c), and
+they may be lost: a reader that was too slow is told so once, and looks for itself then. Every user keeps a slow scan
+behind them.
 """
 
 import errno

@@ -1,6 +1,6 @@
 """What stands in for the hardware's code where the operator requires the whole sandbox and a layer is missing."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NoReturn
 
 from devd.ipc.messages import Sandbox
@@ -54,6 +54,7 @@ class RefusedDriver:
 
     def __init__(self, reason: str) -> None:
         self.leave_alone: frozenset[str] = frozenset()
+        self.uevents: Collection[str] = ()
         self._reason = reason
 
     def discover(self) -> Found:

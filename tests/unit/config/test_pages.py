@@ -10,7 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from devd.daemon.config import json_schema, load, load_text
-from devd.daemon.config.model import Config
+from devd.daemon.config.model import PLUGIN, Config
 from devd.daemon.config.reference import page
 from devd.daemon.config.section import UNKNOWN
 from devd.daemon.config.shape import hint_of, item_of, key_of, members, model_of
@@ -69,7 +69,7 @@ def keys_of_models(hint: Any) -> Iterator[tuple[str, str]]:
     """Yield section and key of everything below a section's annotation."""
     hint = item_of(hint) or hint
     for tag, member in members(hint).items():
-        if tag != UNKNOWN:
+        if tag not in {UNKNOWN, PLUGIN}:  # no example has a driver that is not installed
             yield from keys_of_models(member)
     model = model_of(hint)
     for name, field in model.model_fields.items() if model else ():

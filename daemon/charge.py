@@ -1,0 +1,54 @@
+"""What the supervisor holds of each device or scout, and whom it asks and tells."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from devd.daemon.device_state import DeviceState, Memory, Policy
+from devd.ipc.messages import Findings, Listing, Sandbox, WorkerSpec
+
+SpecMaker = Callable[[int, str, str], WorkerSpec]
+"""(incarnation, health endpoint, command endpoint) -> the worker's spec."""
+
+
+@dataclass(slots=True)
+class Charge:
+    """One supervised device or scout. Times named ``wall`` are for people; nothing is decided by them."""
+
+    resource: str
+    state: DeviceState
+    policy: Policy
+    make_spec: SpecMaker
+    sandbox: Sandbox | None = None
+    findings: Findings | None = None
+    asks_usage: bool = False
+    uid: int = -1
+    since_wall_s: float = 0.0
+    last_probe_wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Whom the supervisor tells. ``changed`` comes after each step that changed what is shown of a device."""
+
+    changed: Callable[[str], None]
+    forgotten: Callable[[str], None]
+    listed: Callable[[str, Listing], None]
+    answered: Callable[[int, str, bool, str], None]
+    journal: Callable[[str, str, dict[str, object]], None]
+
+
+class Keeper(Protocol):
+    """What the supervisor asks of the devices' memory."""
+
+    def recall(self, device: str) -> Memory:
+        """Return what is known of a device from earlier; its worker is fenced from now on."""
+
+    def keep(self, device: str, memory: Memory) -> None:
+        """Remember a device by this from now on."""
+
+    def baseline(self, device: str) -> Mapping[str, object]:
+        """Return what the last worker of a device left to its next."""
+
+    def keep_baseline(self, device: str, baseline: Mapping[str, object]) -> None:
+        """Remember what a device's worker leaves to its next."""

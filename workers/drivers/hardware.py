@@ -1,0 +1,33 @@
+"""A hardware driver as a scout meets it: its discovery, minus what another process hangs in."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from devd.workers.drivers.base import Found
+from devd.workers.drivers.kind import DriverKind
+from devd.workers.hw.allowance import needs_of
+from devd.workers.sandbox.needs import SandboxNeeds
+
+
+class HardwareDriver:
+    """Discovery of one resource by a ``DriverKind``. Implements ``base.Driver``.
+
+    Sysfs and /proc alone are read, no node is touched; a device with a node in ``leave_alone`` is not listed.
+    """
+
+    def __init__(self, kind: DriverKind, match: Mapping[str, object]) -> None:
+        self._discovery = kind.discovery(match)
+        self.leave_alone: frozenset[str] = frozenset()
+        self.uevents: Collection[str] = kind.uevents
+        self.what = self._discovery.what
+        self.needs = needs_of(kind.scout) | SandboxNeeds(groups=frozenset({"watch"}))
+
+    def discover(self) -> Found:
+        """Look once. Raises OSError."""
+        found = self._discovery.discover()
+        devices = tuple(
+            one
+            for one in found.devices
+            if self.leave_alone.isdisjoint(node.path for node in one.nodes if not node.shared)
+        )
+        return replace(found, devices=devices)

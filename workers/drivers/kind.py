@@ -1,0 +1,97 @@
+"""What a hardware driver offers beside discovery: signals, resets, and what each may touch. One ``DriverKind`` each.
+
+Third parties bring theirs through the entry point group ``devd.drivers``: the name is what stands in the
+configuration, the object a ``DriverKind``.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from devd.ipc.messages import Device
+from devd.workers.command import CommandRunner
+from devd.workers.drivers.base import Found
+from devd.workers.drivers.signals import Signal
+from devd.workers.hw.allowance import Allowance
+from devd.workers.params import Params
+from devd.workers.probes.base import Call
+
+
+class Discovery(Protocol):
+    """One resource's selector, made from its ``match``; SpecError if that makes no sense."""
+
+    @property
+    def what(self) -> str:
+        """Name what is looked for."""
+
+    def discover(self) -> Found:
+        """Look once. Raises OSError when nothing can be said at all."""
+
+
+class LiveSignals(Protocol):
+    """The signals of one device in its worker."""
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """Return the names this device really has."""
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """Return what is worth telling although it is no fault."""
+
+    @property
+    def baseline(self) -> Mapping[str, object]:
+        """Return what the device's next worker has to know."""
+
+    def check(self, name: str) -> str:
+        """Return "" when well, else the reason. Raises OSError, SpecError."""
+
+    def cured(self) -> None:
+        """Take note that a reset has worked."""
+
+
+class DriverReset(Protocol):
+    """One way to reset a device."""
+
+    @property
+    def activity(self) -> str:
+        """Name the call."""
+
+    def run(self, call: Call) -> None:
+        """Reset. Raises ResetError, OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the worker lends its driver.
+
+    ``options`` are the probe's (or the reset's) own keys; ``release`` closes what the signals hold open, which would be
+    in a reset's way.
+    """
+
+    runner: CommandRunner
+    options: Params
+    baseline: Mapping[str, object] = field(default_factory=dict)
+    release: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class ResetKind:
+    """One of a driver's resets: how it is made, what it may touch beyond the probe, and what it does, in a line."""
+
+    make: Callable[[Device, Tools], DriverReset]
+    allowed: Callable[[Device], Allowance]
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class DriverKind:
+    """A driver. ``uevents`` are the subsystems whose events can change its list; ``scout`` is what discovery reads."""
+
+    discovery: Callable[[Mapping[str, object]], Discovery]
+    signals: tuple[Signal, ...]
+    watch: Callable[[Device, Tools], LiveSignals]
+    allowed: Callable[[Device], Allowance]
+    resets: Mapping[str, ResetKind]
+    uevents: Collection[str] = ()
+    scout: Allowance = field(default_factory=lambda: Allowance(read=("/sys", "/dev", "/proc")))

@@ -1,0 +1,130 @@
+"""Probe ``driver``: the signals of the device's own driver, each with a name and a meaning."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from devd.ipc.messages import Device, WorkerSpec
+from devd.workers.command import CommandRunner
+from devd.workers.drivers import kind_of
+from devd.workers.drivers.kind import LiveSignals, Tools
+from devd.workers.errors import ProbeError, SpecError, explain
+from devd.workers.hw.allowance import needs_of
+from devd.workers.params import Params
+from devd.workers.probes.base import Call
+
+if TYPE_CHECKING:
+    from devd.workers.sandbox.needs import SandboxNeeds
+
+SIGNALS_KEY = "signals"
+
+
+class Watched(Protocol):
+    """What signals have that are told of things between probes."""
+
+    @property
+    def fd(self) -> int | None:
+        """Return a descriptor that is readable when a probe is called for."""
+
+
+class DriverProbe:
+    """Check the signals one after the other; the first that is bad is the reason, the others are counted."""
+
+    def __init__(self, spec: WorkerSpec, runner: CommandRunner) -> None:
+        kind = kind_of(spec.driver)
+        params = Params("probe", spec.probe)
+        self._device = spec.target if spec.target is not None else Device(spec.device)
+        self._wanted = wanted_signals({one.name: one.default for one in kind.signals}, params)
+        tools = Tools(runner, params, spec.baseline)
+        self._signals: LiveSignals = kind.watch(self._device, tools)
+        self._offered: tuple[str, ...] | None = None
+        self._meanings = {one.name: one.meaning for one in kind.signals}
+        self.needs: SandboxNeeds = needs_of(kind.allowed(self._device), self._device)
+        self.activity = f"check {self._device.id}"
+
+    # ---- what the worker asks -----------------------------------------------------------------------------------
+
+    def run(self, call: Call) -> str:
+        """Check every wanted signal that is offered. Raises ProbeError, OSError."""
+        if self._offered is None:
+            call.say(f"ask which signals {self._device.id} has")
+            self._offered = self._signals.offered
+        bad: dict[str, str] = {}
+        for name in self.checked:
+            call.say(f"check {name} of {self._device.id}")
+            reason = self._check(name)
+            if reason and reason not in bad.values():
+                bad[name] = reason
+        if bad:
+            raise ProbeError(self._words(bad))
+        return ""
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """Return the signals the device has, none before the first run."""
+        return self._offered or ()
+
+    @property
+    def checked(self) -> tuple[str, ...]:
+        """Return the signals that count for its health."""
+        return tuple(name for name in self._wanted if name in self.offered)
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """Return what is worth telling though it is no fault."""
+        return self._signals.notes
+
+    @property
+    def baseline(self) -> Mapping[str, object]:
+        """Return what the next worker has to know."""
+        return self._signals.baseline
+
+    @property
+    def fd(self) -> int | None:
+        """Return a descriptor that is readable when something calls for a probe at once; None without one."""
+        return getattr(self._signals, "fd", None)
+
+    @property
+    def stale(self) -> bool:
+        """Return whether only a new process can help."""
+        return bool(getattr(self._signals, "stale", False))
+
+    def release(self) -> None:
+        """Close what the signals hold open: a reset comes."""
+        close: Callable[[], None] | None = getattr(self._signals, "close", None)
+        if close is not None:
+            close()
+
+    def cured(self) -> None:
+        """Take note that a reset has worked; the device may offer other signals now."""
+        self._signals.cured()
+        self._offered = None
+
+    # ---- one signal ---------------------------------------------------------------------------------------------
+
+    def _check(self, name: str) -> str:
+        try:
+            return self._signals.check(name)
+        except OSError as error:
+            return explain(f"check {name}", str(error.filename or self._device.id), error)
+
+    def _words(self, bad: Mapping[str, str]) -> str:
+        """Return all that is bad; the first with what it means."""
+        (first, reason), *others = bad.items()
+        text = f"{first}: {reason} ({self._meanings[first]})"
+        return "; ".join((text, *(f"{name}: {why}" for name, why in others)))
+
+
+def wanted_signals(defaults: Mapping[str, bool], params: Params) -> tuple[str, ...]:
+    """Return the names to check: the driver's defaults, as ``signals`` ({name: true or false}) changes them.
+
+    Raises SpecError for a name the driver does not have.
+    """
+    changes = params.values.get(SIGNALS_KEY) or {}
+    if not isinstance(changes, Mapping):
+        raise SpecError(f"probe.signals: {changes!r:.80} found, a map of names to true or false is needed")
+    for name, on in changes.items():
+        if name not in defaults:
+            raise SpecError(f"probe.signals.{name}: unknown, allowed are {', '.join(defaults)}")
+        if not isinstance(on, bool):
+            raise SpecError(f"probe.signals.{name}: {on!r:.40} found, true or false is needed")
+    return tuple(name for name, on in defaults.items() if changes.get(name, on))
