@@ -15,7 +15,7 @@ import zmq
 
 from devd.daemon import events as ev
 from devd.daemon.charge import Listeners
-from devd.daemon.config import Config, ConfigError, load
+from devd.daemon.config import Config, ConfigError, collisions, load
 from devd.daemon.control_desk import ControlDesk
 from devd.daemon.endpoint import endpoint_directory
 from devd.daemon.errors import StartupError
@@ -76,6 +76,8 @@ def run(options: RunOptions) -> int:
             log.error("%s", line)
         return EXIT_CONFIG
     config = overridden(config, options)
+    for warning in collisions(config):
+        log.warning("%s", warning)
     try:
         with RuntimeLock(RuntimeLayout(options.runtime_dir)) as layout:
             code = asyncio.run(Daemon(config, options, layout, handler).run())

@@ -2,22 +2,26 @@
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from devd.daemon import templates
+from devd.daemon import templates, variables
 from devd.daemon.errors import AllocationRefusedError
 from devd.daemon.natural import natural_key
 from devd.daemon.resource import ContainerGrant, DeviceNodeGrant, MountGrant
 
+_SYSFS = "sysfs"
+"""The one property that is a path: the kernel's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class GrantedDevice:
-    """One physical device of a container: its id, its short name, the host's paths of its nodes."""
+    """One physical device of a container: its id, its short name, the host's paths of its nodes, its properties."""
 
     id: str
     name: str
     paths: tuple[str, ...]
+    properties: Mapping[str, str] = field(default_factory=dict)
 
 
 class MountRule(Protocol):
@@ -37,11 +41,15 @@ class MountRule(Protocol):
 
 
 class ResourceRules(Protocol):
-    """What the configuration says of a resource's containers; every text but ``name`` and ``access`` is a template."""
+    """What the configuration says of a resource's containers; all texts below ``access`` are templates."""
 
     @property
     def name(self) -> str:
         """Extended resource name, ``domain/name``."""
+
+    @property
+    def driver(self) -> str:
+        """The driver's name."""
 
     @property
     def access(self) -> str:
@@ -67,12 +75,13 @@ class ResourceRules(Protocol):
 def grant(resource: ResourceRules, devices: Sequence[GrantedDevice]) -> ContainerGrant:
     """Return what a container gets; devices count once each, in natural order of their ids, whatever order they have.
 
-    A mount or container path that names one device ({id}, {path}, {name}, {index}) is made for each of them, any
-    other text once, with the first device's values. In ``env`` paths are those the container sees; everywhere else
-    they are the host's.
+    A mount or container path that names one device ({id}, {path}, {name}, {index}, a property) is made for each of
+    them, any other text once, with the first device's values and all devices' properties, joined by commas. In ``env``
+    paths are those the container sees; everywhere else they are the host's. Variables named after the resource come
+    along; one of the same name in ``env`` goes before.
 
-    Raises AllocationRefusedError when there is no device, when two things land on one path of the container, and when
-    a path there is not absolute.
+    Raises AllocationRefusedError when there is no device, when two things land on one path of the container, when
+    a path there is not absolute, and when a device has not the property that is asked for.
     """
     unique = {one.id: one for one in sorted(devices, key=lambda one: (one.id, one.paths))}
     ordered = [unique[one] for one in sorted(unique, key=natural_key)]
@@ -80,20 +89,27 @@ def grant(resource: ResourceRules, devices: Sequence[GrantedDevice]) -> Containe
         raise AllocationRefusedError(f"{resource.name}: no device to grant")
     landings = _Landings(resource.name)
     inside = [
-        GrantedDevice(device.id, device.name, tuple(landings.node(resource, device, index, ordered)))
+        replace(device, paths=tuple(landings.node(resource, device, index, ordered)))
         for index, device in enumerate(ordered)
     ]
     for rule in resource.mounts:
         _mount(resource, rule, ordered, landings)
-    seen, host = _values(resource.name, inside, 0), _values(resource.name, ordered, 0)
+    everybody = [one.properties for one in ordered]
+    own = variables.given(resource.name, resource.driver, [one.id for one in ordered], everybody)
     return ContainerGrant(
         nodes=tuple(landings.nodes.values()),
         mounts=tuple(landings.mounts.values()),
-        envs={key: _filled(text, seen, f"{resource.name}: env {key}") for key, text in resource.env.items()},
-        annotations={
-            key: _filled(text, host, f"{resource.name}: annotation {key}") for key, text in resource.annotations.items()
-        },
+        envs=own | _texts(resource, "env", resource.env, inside),
+        annotations=_texts(resource, "annotation", resource.annotations, ordered),
     )
+
+
+def _texts(
+    resource: ResourceRules, what: str, texts: Mapping[str, str], devices: Sequence[GrantedDevice]
+) -> dict[str, str]:
+    """Return texts that are made once for all devices."""
+    values = _values(resource.name, devices, 0)
+    return {key: _filled(text, values, devices, f"{resource.name}: {what} {key}") for key, text in texts.items()}
 
 
 @dataclass(slots=True)
@@ -114,7 +130,7 @@ class _Landings:
             if rules.container_path is not None:
                 name = device.name if len(device.paths) == 1 else posixpath.basename(path)
                 values = {**_values(rules.name, devices, index), "path": path, "name": name}
-                inside = _filled(rules.container_path, values, f"{rules.name}: container_path")
+                inside = _path(rules.container_path, values, device, f"{rules.name}: container_path")
             spec = DeviceNodeGrant(path, inside, rules.access)
             key = self._place(inside)
             if key not in self.nodes or self.nodes[key] != spec:
@@ -147,12 +163,13 @@ class _Landings:
 def _mount(resource: ResourceRules, rule: MountRule, devices: Sequence[GrantedDevice], landings: _Landings) -> None:
     where = f"{resource.name}: mount {rule.container}"
     try:
-        each = templates.PER_DEVICE & (templates.placeholders(rule.host) | templates.placeholders(rule.container))
+        each = templates.differs(rule.host) or templates.differs(rule.container)
     except templates.TemplateError as error:
         raise AllocationRefusedError(f"{where}: {error}") from error
     for index in range(len(devices) if each else 1):
         values = _values(resource.name, devices, index)
-        host, container = _filled(rule.host, values, where), _filled(rule.container, values, where)
+        device = devices[index]
+        host, container = _path(rule.host, values, device, where), _path(rule.container, values, device, where)
         landings.mount(MountGrant(host, container, rule.read_only))
 
 
@@ -163,7 +180,7 @@ def _values(resource: str, devices: Sequence[GrantedDevice], index: int) -> dict
         "id": device.id,
         "ids": ",".join(one.id for one in devices),
         "path": device.paths[0] if device.paths else "",
-        "paths": ",".join(path for one in devices for path in dict.fromkeys(one.paths)),
+        "paths": ",".join(dict.fromkeys(path for one in devices for path in one.paths)),
         "name": device.name,
         "names": ",".join(one.name for one in devices),
         "index": str(index),
@@ -171,8 +188,34 @@ def _values(resource: str, devices: Sequence[GrantedDevice], index: int) -> dict
     }
 
 
-def _filled(text: str, values: Mapping[str, str], where: str) -> str:
+def _path(text: str, values: Mapping[str, str], device: GrantedDevice, where: str) -> str:
+    """Return a path for one device; what a device says of itself must not lead elsewhere."""
+    for name in _properties(text, where) - {_SYSFS}:
+        value = device.properties.get(name, "")
+        if "/" in value or value in (".", ".."):
+            raise AllocationRefusedError(f"{where}: property {name} of {device.id} is {value!r:.80}: no part of a path")
+    return _filled(text, values, [device], where)
+
+
+def _filled(text: str, values: Mapping[str, str], devices: Sequence[GrantedDevice], where: str) -> str:
+    """Return a template filled in; properties are those of all the devices given."""
+    found = {name: _joined(name, devices, where) for name in _properties(text, where)}
     try:
-        return templates.render(text, values)
+        return templates.render(text, {**found, **values})
     except templates.TemplateError as error:
         raise AllocationRefusedError(f"{where}: {error}") from error
+
+
+def _properties(text: str, where: str) -> frozenset[str]:
+    try:
+        return templates.properties(text)
+    except templates.TemplateError as error:
+        raise AllocationRefusedError(f"{where}: {error}") from error
+
+
+def _joined(name: str, devices: Sequence[GrantedDevice], where: str) -> str:
+    for one in devices:
+        if name not in one.properties:
+            has = ", ".join(sorted(one.properties)) or "none"
+            raise AllocationRefusedError(f"{where}: device {one.id} has no property {name}; it has: {has}")
+    return ",".join(one.properties[name] for one in devices)

@@ -5,7 +5,7 @@ import time
 from asyncio import AbstractEventLoop
 from pathlib import Path
 
-from devd.daemon.config import Config, ConfigError
+from devd.daemon.config import Config, ConfigError, collisions
 from devd.daemon.config_watch import ConfigWatch
 from devd.daemon.fleet import Fleet
 from devd.daemon.logs import iso
@@ -54,6 +54,8 @@ class Reloader:
             log.info("configuration taken: %s", found.words(), extra={"event": "reload"})
         self._error = None
         if found:
+            for warning in collisions(result):
+                log.warning("%s", warning)
             self._taken_s = time.time()
             self._reloads += 1
 

@@ -128,7 +128,13 @@ class ResourceTable:
                 self.notify()
                 raise AllocationRefusedError(f"{self.name}: {device} is Unhealthy: {self._reason(device)}")
         granted = [
-            GrantedDevice(device, _name(self.devices[device]), _paths(self.devices[device])) for device in devices
+            GrantedDevice(
+                device,
+                _name(self.devices[device]),
+                _paths(self.devices[device]),
+                self.devices[device].properties,
+            )
+            for device in devices
         ]
         return grant(self.config, granted)
 

@@ -1,6 +1,7 @@
 """The templates of env, annotations, mounts and container_path: ``{name}`` and nothing cleverer. Pure.
 
-``{{`` and ``}}`` stand for the braces themselves. A placeholder that is not known is an error, never left as it is.
+``{{`` and ``}}`` stand for the braces themselves. Beside the placeholders below, the name of any of the device's
+properties may stand there. What is neither is an error, never left as it is.
 """
 
 import re
@@ -22,9 +23,12 @@ PLACEHOLDERS: Mapping[str, str] = MappingProxyType(
 )
 """Every placeholder and what it stands for."""
 
+PROPERTY = "[A-Za-z][A-Za-z0-9_]*"
+"""What the name of a property looks like."""
 PER_DEVICE = frozenset({"id", "path", "name", "index"})
 """Those that differ between the devices of one container."""
 
+_PROPERTY = re.compile(PROPERTY)
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
 _SHOWN_CHARS = 40
 
@@ -50,6 +54,16 @@ def placeholders(text: str) -> frozenset[str]:
     return frozenset(name for _, name in _parse(text) if name)
 
 
+def properties(text: str) -> frozenset[str]:
+    """Return the names in a template that can only be those of properties. Raises TemplateError."""
+    return placeholders(text) - PLACEHOLDERS.keys()
+
+
+def differs(text: str) -> bool:
+    """Return whether a template is made for each device by itself. Raises TemplateError."""
+    return bool(PER_DEVICE & placeholders(text) or properties(text))
+
+
 def render(text: str, values: Mapping[str, str]) -> str:
     """Return a template with its placeholders replaced; a value's own braces stay as they are.
 
@@ -72,8 +86,11 @@ def _parse(text: str) -> tuple[Piece, ...]:
 def _piece(found: re.Match[str]) -> Piece:
     token, name = found[0], found[1]
     if name is not None:
-        if name not in PLACEHOLDERS:
-            raise TemplateError(f"unknown placeholder {{{name[:_SHOWN_CHARS]}}}; allowed: {_listed(PLACEHOLDERS)}")
+        if not _PROPERTY.fullmatch(name):
+            raise TemplateError(
+                f"unknown placeholder {{{name[:_SHOWN_CHARS]}}}; allowed: {_listed(PLACEHOLDERS)}, "
+                "names of the device's properties"
+            )
         return "", name
     if token in {"{{", "}}"}:
         return token[0], ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from devd.daemon.cli import exits
 from devd.daemon.cli.output import put
-from devd.daemon.config import ConfigError, json_schema, load
+from devd.daemon.config import ConfigError, collisions, json_schema, load
 
 
 def check(file: Path) -> int:
@@ -18,6 +18,8 @@ def check(file: Path) -> int:
         print(error.render(), file=sys.stderr)
         print(f"{file}: {count} {'error' if count == 1 else 'errors'}", file=sys.stderr)
         return exits.USAGE
+    for warning in collisions(config):
+        print(f"{file}: warning: {warning}", file=sys.stderr)
     names = ", ".join(resource.name for resource in config.resources)
     put(f"{file}: ok, {len(config.resources)} {'resource' if len(config.resources) == 1 else 'resources'}: {names}")
     return exits.OK

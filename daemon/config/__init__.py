@@ -1,6 +1,7 @@
 """The configuration file: read, checked as a whole, described. Nothing here touches a device."""
 
 from devd.daemon.config.errors import ConfigError, Problem
+from devd.daemon.config.given import collisions
 from devd.daemon.config.listen import ListenAddress
 from devd.daemon.config.loader import load, load_text
 from devd.daemon.config.model import Config, Discovery, Kubelet, Metrics, Mount, Resource, Restart
@@ -21,6 +22,7 @@ __all__ = [
     "Reset",
     "Resource",
     "Restart",
+    "collisions",
     "json_schema",
     "load",
     "load_text",

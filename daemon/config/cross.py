@@ -6,7 +6,7 @@ Whatever has not the shape it should have is passed over here: the models report
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from devd.daemon.config import hardware, placeholders
+from devd.daemon.config import given, hardware, placeholders
 from devd.daemon.config.document import Place
 from devd.daemon.config.errors import KeyPath, Problem
 from devd.daemon.config.match import MAX_SIMULATED, SimMatch
@@ -27,11 +27,14 @@ def check(data: object, root: Place) -> list[Problem]:
     found: list[Problem] = []
     names: dict[str, KeyPath] = {}
     ids: dict[str, KeyPath] = {}
+    named: dict[str, tuple[str, KeyPath]] = {}
     for index, resource in _maps(_map(data).get("resources")):
         path: KeyPath = ("resources", index)
         if index >= MAX_RESOURCES:
             break  # reported by the model; the rest could be too many to compare
         found += _duplicate(root, names, resource.get("name"), (*path, "name"), "resource name")
+        found += given.same_variable(root, resource, path, named)
+        found += given.unknown_properties(root, resource, path)
         found += _resource(root, resource, path)
         if resource.get("driver") == "sim":
             found += _simulated(root, resource, path, ids)
@@ -75,8 +78,8 @@ def _driver_words(root: Place, resource: Map, path: KeyPath) -> Iterator[Problem
         yield problem_at(root, (*path, "match"), "nothing selects: not every device there is can be meant")
 
 
-def _unknown(root: Place, given: Map, names: Sequence[str], path: KeyPath, what: str) -> Iterator[Problem]:
-    for name in given:
+def _unknown(root: Place, words: Map, names: Sequence[str], path: KeyPath, what: str) -> Iterator[Problem]:
+    for name in words:
         if name not in names:
             hint = meant(str(name), names)
             yield problem_at(root, (*path, name), f"no {what} of this driver{hint}", ", ".join(names) or "none")
@@ -129,13 +132,13 @@ def _duplicate(root: Place, seen: dict[str, KeyPath], name: object, path: KeyPat
 
 
 def _exactly_one(root: Place, section: Map, path: KeyPath, keys: Sequence[str]) -> Iterator[Problem]:
-    given = [key for key in keys if section.get(key) is not None]
-    if len(given) == 1:
+    there = [key for key in keys if section.get(key) is not None]
+    if len(there) == 1:
         return
     wanted = f"exactly one of {', '.join(keys)}"
-    found = ", ".join(given) or "none of them"
+    found = ", ".join(there) or "none of them"
     # With too many the line of the last one is shown, with none that of the section.
-    place = root.at((*path, given[-1])) if given else None
+    place = root.at((*path, there[-1])) if there else None
     problem = problem_at(root, path, f"{wanted} is needed", wanted, found)
     yield (
         problem

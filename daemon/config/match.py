@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from devd.daemon.config.rules import Given, OneOrMore, choice, duration, whole
 from devd.daemon.config.section import Section, exactly_one
-from devd.daemon.config.values import AbsolutePath, DeviceName, DevicePrefix, Glob, Text
+from devd.daemon.config.values import AbsolutePath, DeviceName, DevicePrefix, Glob, PropertyName, Text
 
 DEEDS = ("pass", "fail", "hang", "slow", "mute", "crash", "exit", "segv", "exception", "oom", "flood", "misbehave")
 MISDEEDS = (
@@ -23,6 +23,8 @@ MISDEEDS = (
     "hoard",
 )
 MAX_SIMULATED = 4096
+MAX_NUMA_NODE = 1023
+"""The kernel has 2 to the power of CONFIG_NODES_SHIFT, which is 10 at most."""
 
 Deed = Literal[
     "pass", "fail", "hang", "slow", "mute", "crash", "exit", "segv", "exception", "oom", "flood", "misbehave"
@@ -95,6 +97,14 @@ class SimDevice(Section):
     )
     path: Annotated[AbsolutePath | None, Given()] = Field(
         None, description="A real file or device node that a container gets with it; absent: none."
+    )
+    numa_node: Annotated[int | None, whole(0, MAX_NUMA_NODE)] = Field(
+        None, description="The NUMA node it is said to be on; absent: none."
+    )
+    properties: Annotated[dict[PropertyName, Text] | None, Given()] = Field(
+        None,
+        description="Its properties, for [templates](#templates) and [allocation](allocation.md): name and value; "
+        "absent: none.",
     )
 
 

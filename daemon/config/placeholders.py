@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from devd.daemon.templates import PLACEHOLDERS
+from devd.daemon.templates import PLACEHOLDERS, PROPERTY
 
 CONTAINER_FIELDS: Mapping[str, str] = PLACEHOLDERS
-"""For what a container gets: env, annotations, mounts, container_path."""
+"""For what a container gets: env, annotations, mounts, container_path; properties of the device as well."""
 COMMAND_FIELDS: Mapping[str, str] = MappingProxyType(
     {
         "id": "the device's id",
@@ -28,6 +28,7 @@ ATTRIBUTE_FIELDS: Mapping[str, str] = MappingProxyType(
 VALUE_FIELDS: Mapping[str, str] = MappingProxyType({"name": "the kernel's name for the device"})
 """For the value a sysfs reset writes."""
 
+_PROPERTY = re.compile(PROPERTY)
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -36,12 +37,15 @@ def used(template: str) -> set[str]:
     return {match[1] for match in _PART.finditer(template) if match[1] is not None}
 
 
-def fault(template: str, fields: Iterable[str]) -> str:
-    """Return what is wrong with a template whose placeholders are ``fields``; empty when it is sound."""
+def fault(template: str, fields: Iterable[str], *, properties: bool = False) -> str:
+    """Return what is wrong with a template whose placeholders are ``fields``; empty when it is sound.
+
+    With ``properties`` anything that looks like the name of one passes: which there are is the driver's matter.
+    """
     for match in _PART.finditer(template):
         if match[0] in ("{", "}"):
             return f"a lone {match[0]}: write {match[0] * 2} for a brace that stays"
-        if match[1] is not None and match[1] not in fields:
+        if match[1] is not None and match[1] not in fields and not (properties and _PROPERTY.fullmatch(match[1])):
             return f"{match[0]} is no placeholder: write {{{match[0]}}} for braces that stay"
     return ""
 
@@ -51,6 +55,7 @@ def shown(fields: Iterable[str]) -> str:
     return ", ".join(f"{{{name}}}" for name in fields)
 
 
-def pattern(fields: Iterable[str]) -> str:
+def pattern(fields: Iterable[str], *, properties: bool = False) -> str:
     """Return the regular expression (JSON Schema's dialect) of sound templates."""
-    return r"^([^{}]|\{\{|\}\}|\{(" + "|".join(fields) + r")\})*$"
+    names = PROPERTY if properties else "|".join(fields)
+    return r"^([^{}]|\{\{|\}\}|\{(" + names + r")\})*$"

@@ -22,6 +22,7 @@ from devd.daemon.config.hardware import (
 from devd.daemon.config.match import NodeMatch, SimDevice, SimMatch, Step
 from devd.daemon.config.model import Config, Discovery, Flap, Kubelet, Metrics, Mount, Resource, Restart
 from devd.daemon.config.probes import NODE_PROBES, DriverProbe, NodeProbe, Probe, SimProbe
+from devd.daemon.config.properties import PROPERTIES
 from devd.daemon.config.resets import AnyReset, Reset
 from devd.daemon.config.rules import duration_text
 from devd.daemon.config.sandbox import SandboxAllow
@@ -68,6 +69,7 @@ def page() -> str:
         _table(Step),
         prose.TEMPLATES,
         _placeholders(placeholders.CONTAINER_FIELDS),
+        prose.PROPERTIES + _properties(),
         prose.COMMAND_TEMPLATES,
         _placeholders(placeholders.COMMAND_FIELDS),
         prose.SYSFS_TEMPLATES,
@@ -164,6 +166,15 @@ def _is_duration(field: FieldInfo) -> bool:
 def _placeholders(fields: Mapping[str, str]) -> str:
     rows = [f"| `{{{name}}}` | {meaning} |" for name, meaning in fields.items()]
     return "\n".join(["| placeholder | stands for |", "|---|---|", *rows, ""])
+
+
+def _properties() -> str:
+    rows = [
+        f"| `{driver}` | {', '.join(f'`{{{name}}}`' for name in names if name not in placeholders.CONTAINER_FIELDS)} |"
+        for driver, names in PROPERTIES.items()
+        if names
+    ]
+    return "\n".join(["| driver | properties |", "|---|---|", *rows, ""])
 
 
 def _sentence(model: type[BaseModel]) -> str:

@@ -106,9 +106,21 @@ TEMPLATES = """### Templates
 Values of `env` and `annotations`, the paths of `mounts`, and `container_path` may hold placeholders. Braces that
 should stay are doubled: `{{` and `}}`. An unknown placeholder is an error.
 
-A mount or container path that names one device (`{id}`, `{path}`, `{name}`, `{index}`) is made for each device the
-container gets, any other once. Two things on one path of the container fail the pod. In `env` paths are those the
-container sees, everywhere else those of the node.
+A mount or container path that names one device (`{id}`, `{path}`, `{name}`, `{index}`, a property) is made for each
+device the container gets, any other once. Two things on one path of the container fail the pod. In `env` paths are
+those the container sees, everywhere else those of the node.
+
+Every container gets the ids of its devices in a variable named after the resource, whatever `env` says:
+`DEVD_EXAMPLE_COM_SERIAL_DEVICES` for `example.com/serial`. Where two resources set one variable or annotation to
+different values, a container that takes both gets one of them, no telling which: `devd check` warns of it.
+"""
+
+PROPERTIES = """**Properties** of the device may stand in braces as well, `{address}` or `{serial}`: in `env` and
+`annotations` those of all the container's devices, joined by commas in natural order, in paths each device's own. A
+name that no device of the driver has is an error of the file; a device that lacks one of the others (a stick without a
+serial number) is refused to the container, with the reason. In a path a property that contains a slash is refused, but
+for `sysfs`. Placeholders above go before properties of the same name. A third party's driver has its own properties.
+
 """
 
 COMMAND_TEMPLATES = """The arguments of `exec` probes and resets know fewer, as they run for one device:

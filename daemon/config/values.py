@@ -8,6 +8,7 @@ from typing import Annotated
 
 from devd.daemon.config import placeholders
 from devd.daemon.config.rules import Rule, custom, refused, text
+from devd.daemon.templates import PROPERTY
 
 MAX_PREFIX_CHARS = 244
 """The kubelet checks ``requests.`` + name: 253 characters of a DNS name less those nine."""
@@ -19,6 +20,8 @@ MAX_TEXT_CHARS = 4096
 """Linux's limit on a path (PATH_MAX); as good as any for other texts."""
 MAX_PATTERN_CHARS = 1000
 
+_PATHS = ("{path}", "{sysfs}")
+"""Placeholders that stand for an absolute path."""
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _PREFIX = rf"{_LABEL}(\.{_LABEL})*"
 _NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
@@ -81,22 +84,23 @@ def _path_fault(value: str) -> str:
     return ""
 
 
-def _template(fields: Iterable[str], *, path: bool = False, kind: str = "template") -> Rule:
+def _template(fields: Iterable[str], *, path: bool = False, properties: bool = False, kind: str = "template") -> Rule:
     names = tuple(fields)
-    allowed = f"{'an absolute path with ' if path else ''}{placeholders.shown(names)}"
+    more = ", properties of the device" if properties else ""
+    allowed = f"{'an absolute path with ' if path else ''}{placeholders.shown(names)}{more}"
 
     def check(value: str) -> str:
-        fault = placeholders.fault(value, names)
+        fault = placeholders.fault(value, names, properties=properties)
         if not fault and len(value) > MAX_TEXT_CHARS:
             fault = f"longer than {MAX_TEXT_CHARS} characters"
-        if not fault and path and not value.startswith("{path}"):
+        if not fault and path and not value.startswith(_PATHS):
             fault = _path_fault(value)
         if fault:
             raise refused(fault, allowed)
         return value
 
-    start = r"^(?=/.|\{path\})" if path else "^"
-    pattern = start + placeholders.pattern(names).removeprefix("^")
+    start = r"^(?=/.|\{path\}|\{sysfs\})" if path else "^"
+    pattern = start + placeholders.pattern(names, properties=properties).removeprefix("^")
     return custom(kind, allowed, check, {"pattern": pattern, "maxLength": MAX_TEXT_CHARS})
 
 
@@ -165,8 +169,10 @@ AbsolutePath = Annotated[str, _absolute("path", "an absolute path")]
 Glob = Annotated[
     str, _absolute("glob", "an absolute path; `*`, `?` and `[...]` match within a directory, `**` any depth")
 ]
-Template = Annotated[str, _template(placeholders.CONTAINER_FIELDS)]
-PathTemplate = Annotated[str, _template(placeholders.CONTAINER_FIELDS, path=True, kind="path template")]
+Template = Annotated[str, _template(placeholders.CONTAINER_FIELDS, properties=True)]
+PathTemplate = Annotated[
+    str, _template(placeholders.CONTAINER_FIELDS, path=True, properties=True, kind="path template")
+]
 Argument = Annotated[str, _template(placeholders.COMMAND_FIELDS, kind="text")]
 SysfsValue = Annotated[str, _template(placeholders.VALUE_FIELDS)]
 Attribute = Annotated[str, _attribute()]
@@ -177,6 +183,9 @@ EnvName = Annotated[
 ]
 AnnotationKey = Annotated[
     str, text("letters, digits and . _ / -, at most 317", "[A-Za-z0-9][A-Za-z0-9._/-]*", "name", most_chars=317)
+]
+PropertyName = Annotated[
+    str, text("letters, digits and _, a letter first, at most 64", PROPERTY, "name", most_chars=64)
 ]
 Text = Annotated[str, text("text", ".*")]
 DeviceName = Annotated[

@@ -107,7 +107,7 @@ def test_container_gets_node_and_environment() -> None:
         given = await rig.kubelet.allocate(FILES, 1)
         node = given.response.devices[0]
         assert (node.host_path, node.container_path, node.permissions) == ("/dev/null", "/dev/null", "rw")
-        assert dict(given.response.envs) == {"NULLS": "/dev/null", "WHICH": "null"}
+        assert {"NULLS": "/dev/null", "WHICH": "null"}.items() <= dict(given.response.envs).items()
 
     scenario(config, play)
 

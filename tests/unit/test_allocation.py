@@ -28,6 +28,7 @@ class Rules:
     """A configured resource."""
 
     name: str = "devd.io/serial"
+    driver: str = "node"
     access: str = "rw"
     container_path: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -64,7 +65,7 @@ def test_replicas_of_one_device_give_its_nodes_once() -> None:
     """A device asked for several times is one device to the container."""
     granted = grant(Rules(access="r", env={"N": "{ids}"}), [serial(1), serial(1)])
     assert granted.nodes == (DeviceNodeGrant("/dev/ttyUSB1", "/dev/ttyUSB1", "r"),)
-    assert granted.envs == {"N": "ttyUSB1"}
+    assert granted.envs == {"N": "ttyUSB1", "DEVD_DEVD_IO_SERIAL_DEVICES": "ttyUSB1"}
 
 
 def test_a_container_path_is_made_for_each_node() -> None:
@@ -124,10 +125,10 @@ def test_mounts_that_land_on_each_other_or_on_a_node_are_refused() -> None:
     ("rules", "told"),
     [
         (Rules(container_path="dev/{name}"), "not absolute"),
-        (Rules(container_path="/dev/{nme}"), r"container_path: unknown placeholder \{nme\}"),
+        (Rules(container_path="/dev/{nme}"), "container_path: device ttyUSB1 has no property nme; it has: none"),
         (Rules(env={"A": "{"}), "env A: single"),
-        (Rules(annotations={"a/b": "{x}"}), r"annotation a/b: unknown placeholder \{x\}"),
-        (Rules(mounts=(Mount("/{x}", "/y"),)), "mount /y: unknown placeholder"),
+        (Rules(annotations={"a/b": "{x y}"}), r"annotation a/b: unknown placeholder \{x y\}"),
+        (Rules(mounts=(Mount("/{x-y}", "/y"),)), "mount /y: unknown placeholder"),
     ],
 )
 def test_rules_that_cannot_be_followed_refuse_in_one_line(rules: Rules, told: str) -> None:
@@ -146,7 +147,78 @@ def test_nothing_is_granted_for_no_device() -> None:
 def test_a_device_without_nodes_grants_its_variables() -> None:
     """A simulated device has no node, and its id is still told."""
     granted = grant(Rules(env={"D": "{id}|{path}|{paths}"}), [GrantedDevice("sim-0", "sim-0", ())])
-    assert (granted.nodes, granted.envs) == ((), {"D": "sim-0||"})
+    assert (granted.nodes, granted.envs["D"]) == ((), "sim-0||")
+
+
+def adapter(number: int, **properties: str) -> GrantedDevice:
+    """Return a serial adapter that says something of itself."""
+    return GrantedDevice(f"a{number}", f"ttyUSB{number}", (f"/dev/ttyUSB{number}",), properties)
+
+
+def test_properties_are_joined_in_texts_and_each_devices_own_in_paths() -> None:
+    """Natural order everywhere; placeholders go before properties of their name."""
+    rules = Rules(
+        env={"S": "{serial}", "N": "{name}"},
+        container_path="/dev/by-serial/{serial}",
+        mounts=(Mount("{sysfs}", "/sysfs/{serial}"),),
+    )
+    devices = [adapter(10, serial="B", sysfs="/sys/b", name="x"), adapter(2, serial="A", sysfs="/sys/a", name="y")]
+    granted = grant(rules, devices)
+    assert (granted.envs["S"], granted.envs["N"]) == ("A,B", "ttyUSB2")
+    assert [(one.host_path, one.container_path) for one in granted.nodes] == [
+        ("/dev/ttyUSB2", "/dev/by-serial/A"),
+        ("/dev/ttyUSB10", "/dev/by-serial/B"),
+    ]
+    assert [(one.host_path, one.container_path) for one in granted.mounts] == [
+        ("/sys/a", "/sysfs/A"),
+        ("/sys/b", "/sysfs/B"),
+    ]
+
+
+def test_a_device_without_the_property_is_refused() -> None:
+    """The text says which one, and what it has instead."""
+    told = r"env S: device a2 has no property serial; it has: port, vendor"
+    with pytest.raises(AllocationRefusedError, match=told):
+        grant(Rules(env={"S": "{serial}"}), [adapter(1, serial="A"), adapter(2, vendor="v", port="p")])
+
+
+@pytest.mark.parametrize("serial", ["../../etc", "..", ".", "a/b"])
+def test_what_a_device_says_of_itself_leads_nowhere(serial: str) -> None:
+    """A serial number that would lead out of its place in a path is refused; in a variable it is text like any."""
+    rules = (Rules(mounts=(Mount("/var/lib/x/{serial}", "/x"),)), Rules(container_path="/dev/{serial}"))
+    for rule in rules:
+        with pytest.raises(AllocationRefusedError, match=r"property serial of a1 is .*: no part of a path"):
+            grant(rule, [adapter(1, serial=serial)])
+    assert grant(Rules(env={"S": "{serial}"}), [adapter(1, serial=serial)]).envs["S"] == serial
+
+
+def test_every_resource_has_a_variable_of_its_own() -> None:
+    """It is named after the resource, and the operator's word goes before."""
+    assert grant(Rules(name="a-b.io/X.y"), [serial(2), serial(1)]).envs == {
+        "DEVD_A_B_IO_X_Y_DEVICES": "ttyUSB1,ttyUSB2"
+    }
+    own = Rules(env={"DEVD_DEVD_IO_SERIAL_DEVICES": "mine"})
+    assert grant(own, [serial(1)]).envs == {"DEVD_DEVD_IO_SERIAL_DEVICES": "mine"}
+
+
+def test_machines_find_their_functions() -> None:
+    """Names in capitals with dots and the slash replaced, the addresses of all groups separated by commas."""
+    rules = Rules(name="nvidia.com/TU104GL-T4", driver="vfio")
+    envs = grant(rules, [adapter(1, addresses="0000:03:00.0,0000:03:00.1"), adapter(2, addresses="0000:04:00.0")]).envs
+    listed = "0000:03:00.0,0000:03:00.1,0000:04:00.0"
+    assert envs == {
+        "DEVD_NVIDIA_COM_TU104GL_T4_DEVICES": "a1,a2",
+        "PCI_RESOURCE_NVIDIA_COM_TU104GL-T4": listed,
+        "PCIDEVICE_NVIDIA_COM_TU104GL-T4": listed,
+    }
+
+
+def test_nodes_that_devices_share_are_told_once() -> None:
+    """A node that several devices bring along stands once in the list of paths."""
+    cards = [GrantedDevice(f"g{n}", f"nvidia{n}", (f"/dev/nvidia{n}", "/dev/nvidiactl")) for n in (0, 1)]
+    granted = grant(Rules(env={"P": "{paths}"}), cards)
+    assert granted.envs["P"] == "/dev/nvidia0,/dev/nvidiactl,/dev/nvidia1"
+    assert len(granted.nodes) == 3
 
 
 # ---- preferred ----

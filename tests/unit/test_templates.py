@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devd.daemon.templates import PLACEHOLDERS, TemplateError, check_template, placeholders, render
+from devd.daemon.templates import (
+    PLACEHOLDERS,
+    TemplateError,
+    check_template,
+    differs,
+    placeholders,
+    properties,
+    render,
+)
 
 VALUES = {name: f"<{name}>" for name in PLACEHOLDERS}
 
@@ -32,7 +40,7 @@ def test_placeholders_are_filled_and_doubled_braces_are_braces(text: str, filled
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{serial}", "unknown placeholder {serial}; allowed: {id}, {ids}"),
+        ("{1st}", "unknown placeholder {1st}; allowed: {id}, {ids}"),
         ("{}", "unknown placeholder {}"),
         ("{id!r}", "unknown placeholder {id!r}"),
         ("{id:>9}", "unknown placeholder {id:>9}"),
@@ -67,11 +75,17 @@ def test_the_placeholders_of_a_text_are_told() -> None:
     assert placeholders("{id} {index} {{name}} {id}") == {"id", "index"}
 
 
+def test_what_is_no_placeholder_is_a_property() -> None:
+    """Such a text is made for each device where it is a path."""
+    assert properties("{id} {serial} {{model}} {ID_PATH}") == {"serial", "ID_PATH"}
+    assert [differs(text) for text in ("{ids}", "{id}", "{serial}", "{{id}}")] == [False, True, True, False]
+
+
 @given(st.text(alphabet="{}ab id" + string.ascii_lowercase[:4]))
 def test_check_and_render_agree(text: str) -> None:
     """Every text is either sound and renders, or is told to be wrong and does not."""
     if check_template(text) is None:
-        assert isinstance(render(text, VALUES), str)
+        assert isinstance(render(text, VALUES | dict.fromkeys(properties(text), "value")), str)
     else:
         with pytest.raises(TemplateError):
             render(text, VALUES)

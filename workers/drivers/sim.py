@@ -42,16 +42,30 @@ class SimDriver:
 class _Simulated:
     """One simulated device."""
 
-    def __init__(self, name: str, script: object = None, path: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        script: object = None,
+        path: str = "",
+        properties: Mapping[str, str] | None = None,
+        numa_node: int | None = None,
+    ) -> None:
         sim.parse(script, f"match.devices.{name}.script")
         self.path = path
+        self._properties = properties or {}
+        self._numa_node = numa_node
         self._name = name
         self._params: Mapping[str, object] = {} if script is None else {"script": script}
 
     @classmethod
     def of(cls, params: Params) -> "_Simulated":
         """Return the device a map describes. Raises SpecError."""
-        return cls(params.text("name"), params.values.get("script"), params.text("path", ""))
+        properties = params.values.get("properties") or {}
+        if not isinstance(properties, Mapping) or not all(isinstance(one, str) for one in properties.values()):
+            raise SpecError(f"{params.where}.properties: {properties!r:.80} found, a map of texts is needed")
+        numa_node = params.whole("numa_node") if params.has("numa_node") else None
+        name, path = params.text("name"), params.text("path", "")
+        return cls(name, params.values.get("script"), path, properties, numa_node)
 
     def device(self, problems: list[str]) -> Device:
         """Return the device as it is found now."""
@@ -61,4 +75,4 @@ class _Simulated:
                 nodes = (Node(self.path, *identity(os.stat(self.path))),)  # noqa: PTH116 - the call's name is told
             except OSError as error:
                 problems.append(f"{self._name}: {explain('stat', self.path, error)}")
-        return Device(self._name, nodes, {}, None, self._params)
+        return Device(self._name, nodes, self._properties, self._numa_node, self._params)

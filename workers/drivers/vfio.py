@@ -21,7 +21,7 @@ from devd.workers.hw import attributes, hexids, pci, pci_reach, selection, vfio
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
-__all__ = ["DRIVER", "KEYS", "SIGNALS", "UEVENTS", "GroupReset", "VfioDriver", "VfioSignals", "allowed", "environment"]
+__all__ = ["DRIVER", "KEYS", "SIGNALS", "UEVENTS", "GroupReset", "VfioDriver", "VfioSignals", "allowed"]
 
 UEVENTS = ("pci", "vfio", "vfio-dev")
 """Subsystems whose uevents can change the list."""
@@ -178,17 +178,6 @@ class GroupReset(FunctionReset):
             if vfio.takes(attributes.target(self._root / pci.DEVICES / address / "driver"))
         ]
         return pci_reach.Reach(self._root, tuple(dict.fromkeys((*found.addresses, *members))))
-
-
-def environment(resource: str, addresses: Sequence[str]) -> dict[str, str]:
-    """Return the variables by which runtimes of virtual machines learn what they were given.
-
-    PCI_RESOURCE_ is read by KubeVirt, PCIDEVICE_ by those that follow the SR-IOV network device plugin. The resource's
-    name is in capitals, with _ for dots and the slash.
-    """
-    name = resource.upper().replace("/", "_").replace(".", "_")
-    listed = ",".join(addresses)
-    return {f"PCI_RESOURCE_{name}": listed, f"PCIDEVICE_{name}": listed}
 
 
 def allowed(device: Device, root: Path = Path("/")) -> Allowance:

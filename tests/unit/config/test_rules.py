@@ -50,7 +50,7 @@ def sim(line: str) -> str:
         ('env: {A-B: "x"}', "env.A-B", "the key is not a valid name"),
         ("env: {A: 1}", "env.A", "YAML reads this as a number"),
         ("env: {A: }", "env.A", "a value is missing (found nothing"),
-        ('env: {A: "{pth}"}', "env.A", "{pth} is no placeholder: write {{pth}} for braces that stay"),
+        ('env: {A: "{pth}"}', "env.A", "{pth} is no placeholder and no property of driver node, did you mean path?"),
         ('env: {A: "{"}', "env.A", "a lone {: write {{ for a brace that stays"),
         ('env: {A: "{major}"}', "env.A", "allowed {id}, {ids}, {path}, {paths}, {name}, {names}, {index}, {resource}"),
         ('annotations: {"a b": "x"}', "annotations.'a b'", "the key is not a valid name"),

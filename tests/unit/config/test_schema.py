@@ -21,7 +21,8 @@ def accepts(text: str) -> bool:
 def properties(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every key of every section of the schema."""
     if isinstance(schema, dict):
-        yield from schema.get("properties", {}).items()
+        if schema.get("type") == "object":
+            yield from schema.get("properties", {}).items()
         for one in schema.values():
             yield from properties(one)
     elif isinstance(schema, list):
@@ -92,7 +93,7 @@ def test_both_accept(text: str) -> None:
         f"{NODE}, replicas: '3'}}",
         f"{NODE}, env: {{1A: x}}}}",
         f"{NODE}, env: {{A: 1}}}}",
-        f"{NODE}, env: {{A: '{{pth}}'}}}}",
+        f"{NODE}, env: {{A: '{{p th}}'}}}}",
         f"{NODE}, env: {{A: '{{'}}}}",
         f"{NODE}, container_path: 'dev/{{name}}'}}",
         f"{NODE}, mounts: [{{host: /a}}]}}",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from devd.ipc.messages import Device
-from devd.workers.drivers.vfio import SIGNALS, GroupReset, VfioDriver, VfioSignals, allowed, environment
+from devd.workers.drivers.vfio import SIGNALS, GroupReset, VfioDriver, VfioSignals, allowed
 from devd.workers.errors import ResetError, SpecError
 from devd.workers.hw import vfio
 from tests.unit.workers.drivers.pci_tree import CARD, PORT, bind, call, function, process
@@ -203,14 +203,6 @@ def test_every_selected_function_is_reset(tmp_path: Path) -> None:
     real = _world(tmp_path)
     GroupReset(_only(tmp_path), root=tmp_path).run(call())
     assert (real / "reset").read_bytes() == (real.parent / AUDIO / "reset").read_bytes() == b"1"
-
-
-def test_the_environment_is_what_runtimes_expect() -> None:
-    """Names in capitals with dots and the slash replaced, addresses separated by commas."""
-    assert environment("nvidia.com/TU104GL-T4", [CARD, AUDIO]) == {
-        "PCI_RESOURCE_NVIDIA_COM_TU104GL-T4": f"{CARD},{AUDIO}",
-        "PCIDEVICE_NVIDIA_COM_TU104GL-T4": f"{CARD},{AUDIO}",
-    }
 
 
 def test_a_worker_may_read_its_group(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""Checks of what containers are given: properties in templates, and variables of two resources under one name.
+
+Like ``cross``, the first works on raw values; ``collisions`` on a configuration that is right.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from devd.daemon import templates, variables
+from devd.daemon.config.document import Place
+from devd.daemon.config.errors import KeyPath, Problem
+from devd.daemon.config.model import Config, Resource
+from devd.daemon.config.properties import CDI, PROPERTIES
+from devd.daemon.config.rules import meant
+from devd.daemon.config.translate import problem_at
+
+Map = Mapping[str, object]
+
+
+def unknown_properties(root: Place, resource: Map, path: KeyPath) -> Iterator[Problem]:
+    """Yield a problem for each property in a template that no device of the driver has."""
+    driver = resource.get("driver")
+    if not isinstance(driver, str) or driver not in PROPERTIES:
+        return  # a third party's: Allocate says it
+    known = [*PROPERTIES[driver], *CDI, *_own_properties(resource)]
+    for where, text in _templates(resource):
+        for name in sorted(_properties(text) - set(known)):
+            allowed = ", ".join(f"{{{one}}}" for one in (*templates.PLACEHOLDERS, *known))
+            hint = meant(name, [*templates.PLACEHOLDERS, *known])
+            message = f"{{{name}}} is no placeholder and no property of driver {driver}{hint}"
+            yield problem_at(root, (*path, *where), message, allowed)
+
+
+def same_variable(root: Place, resource: Map, path: KeyPath, seen: dict[str, tuple[str, KeyPath]]) -> Iterator[Problem]:
+    """Yield a problem if the variable named after a resource is another's already."""
+    name = resource.get("name")
+    if not isinstance(name, str):
+        return
+    variable = variables.devices_variable(name)
+    other, first = seen.setdefault(variable, (name, path))
+    if other != name:
+        place = root.at(first)
+        line = place.shown_line if place is not None else 1
+        message = f"its containers get the variable {variable}, as those of {other} (line {line}) do"
+        yield problem_at(root, (*path, "name"), message, "names that differ in letters and digits")
+
+
+def collisions(config: Config) -> list[str]:
+    """Return what goes wrong in a container that takes two of the resources: the kubelet keeps one value, any one."""
+    found = []
+    for what, texts in (("variable", _variables), ("annotation", _annotations)):
+        holders: dict[str, tuple[str, str]] = {}
+        for resource in config.resources:
+            for key, text in texts(resource).items():
+                other, before = holders.setdefault(key, (resource.name, text))
+                if other != resource.name and (before != text or _varies(text)):
+                    found.append(
+                        f"{what} {key} comes from {other} and from {resource.name}: "
+                        "a container that takes both gets one of them, no telling which"
+                    )
+    return found
+
+
+def _variables(resource: Resource) -> dict[str, str]:
+    return dict.fromkeys(variables.names(resource.name, resource.driver), "{ids}") | resource.env
+
+
+def _annotations(resource: Resource) -> dict[str, str]:
+    return resource.annotations
+
+
+def _varies(text: str) -> bool:
+    return bool(templates.placeholders(text))
+
+
+def _own_properties(resource: Map) -> list[str]:
+    """Return the properties that a resource's own selector gives its devices."""
+    match = resource.get("match")
+    selected = match.get("properties") if isinstance(match, dict) else None
+    found = [str(key) for key in selected] if isinstance(selected, dict) else []
+    devices = match.get("devices") if isinstance(match, dict) else None
+    for one in devices if isinstance(devices, list) else []:
+        properties = one.get("properties") if isinstance(one, dict) else None
+        found += [str(key) for key in properties] if isinstance(properties, dict) else []
+    return list(dict.fromkeys(found))
+
+
+def _templates(resource: Map) -> Iterator[tuple[KeyPath, str]]:
+    for section in ("env", "annotations"):
+        texts = resource.get(section)
+        for key, text in texts.items() if isinstance(texts, dict) else ():
+            if isinstance(text, str):
+                yield (section, str(key)), text
+    mounts = resource.get("mounts")
+    for index, mount in enumerate(mounts if isinstance(mounts, list) else ()):
+        for key in ("host", "container"):
+            if isinstance(mount, dict) and isinstance(mount.get(key), str):
+                yield ("mounts", index, key), mount[key]
+    if isinstance(path := resource.get("container_path"), str):
+        yield ("container_path",), path
+
+
+def _properties(text: str) -> frozenset[str]:
+    try:
+        return templates.properties(text)
+    except templates.TemplateError:
+        return frozenset()  # the model says it

@@ -1,0 +1,100 @@
+"""What containers are given, across keys and resources: properties in templates, variables under one name."""
+
+from pathlib import Path
+
+import pytest
+
+from devd.daemon.cli.configuration import check
+from devd.daemon.config import ConfigError, collisions, load_text
+from devd.daemon.config.properties import CDI, PROPERTIES
+from devd.workers.drivers import DRIVERS, KINDS
+
+USB = "resources: [{name: a.io/x, driver: usb, match: {vendor: '0403'}, "
+NODE = "{driver: node, match: {path: /dev/x}"
+
+
+def told(text: str) -> str:
+    """Return what is wrong with a file."""
+    with pytest.raises(ConfigError) as caught:
+        load_text(text, "t.yaml")
+    return caught.value.render()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "env: {A: '{serial} {port} {id}'}",
+        "annotations: {a: '{speed}'}",
+        "mounts: [{host: '{sysfs}', container: '/x/{serial}'}]",
+        "container_path: '/dev/usb-{serial}'",
+        "env: {A: '{cdi}'}",
+    ],
+)
+def test_properties_of_the_driver_may_stand_in_templates(more: str) -> None:
+    """Each of the texts a container is given may name them."""
+    load_text(f"{USB}{more}}}]")
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        (
+            "env: {A: '{sreial}'}",
+            "env.A: {sreial} is no placeholder and no property of driver usb, did you mean serial?",
+        ),
+        ("annotations: {a: '{uuid}'}", "annotations.a: {uuid} is no placeholder and no property of driver usb"),
+        ("mounts: [{host: '/{x}', container: /y}]", "mounts[0].host: {x} is no placeholder and no property"),
+        ("container_path: '/dev/{address}'", "container_path: {address} is no placeholder and no property"),
+    ],
+)
+def test_properties_nobody_has_are_refused(more: str, where: str) -> None:
+    """The place, what stands there, and all that may."""
+    text = told(f"{USB}{more}}}]")
+    assert where in text
+    assert "{product_name}" in text
+
+
+def test_a_selectors_own_properties_are_known() -> None:
+    """What simulated devices are given by the file may be named in it."""
+    devices = "{devices: [{name: a, properties: {lot: x}}]}"
+    sim = f"resources: [{{name: a.io/x, driver: sim, match: {devices}, env: {{A: '{{%s}}'}}}}]"
+    load_text(sim % "lot")
+    assert "no property of driver sim" in told(sim % "other")
+
+
+def test_all_drivers_are_described() -> None:
+    """A driver of devd's own is checked; a third party's is left to Allocate."""
+    assert set(PROPERTIES) == {*DRIVERS, *KINDS}
+    assert all(name not in names for names in PROPERTIES.values() for name in CDI)
+
+
+def test_names_that_make_one_variable_are_refused() -> None:
+    """The variable named after a resource is its own."""
+    text = told(f"resources:\n- {NODE}, name: a.io/b-c}}\n- {NODE}, name: a.io/b.c}}\n")
+    assert (
+        "resources[1].name: its containers get the variable DEVD_A_IO_B_C_DEVICES, as those of a.io/b-c (line" in text
+    )
+
+
+def test_one_variable_of_two_resources_is_warned_of() -> None:
+    """Texts that are the same for every device do no harm, all others are told with both names."""
+
+    def warnings(one: str, two: str) -> list[str]:
+        return collisions(load_text(f"resources: [{NODE}, name: a.io/x, {one}}}, {NODE}, name: a.io/y, {two}}}]"))
+
+    (warning,) = warnings("env: {A: '{paths}'}", "env: {A: '{paths}'}")
+    assert "variable A comes from a.io/x and from a.io/y" in warning
+    (warning,) = warnings("annotations: {A: x}", "annotations: {A: y}")
+    assert "annotation A comes from a.io/x and from a.io/y" in warning
+    (warning,) = warnings("env: {A: x}", "env: {DEVD_A_IO_X_DEVICES: x}")
+    assert "variable DEVD_A_IO_X_DEVICES" in warning
+    assert warnings("env: {A: x}", "env: {A: x}") == []
+    assert warnings("env: {A: x}", "env: {B: x}") == []
+
+
+def test_check_shows_warnings_and_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``devd check`` names the file, says what is doubtful, and exits 0."""
+    file = tmp_path / "devd.yaml"
+    file.write_text(f"resources: [{NODE}, name: a.io/x, env: {{A: x}}}}, {NODE}, name: a.io/y, env: {{A: y}}}}]")
+    assert check(file) == 0
+    assert f"{file}: warning: variable A" in capsys.readouterr().err
