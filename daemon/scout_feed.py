@@ -200,8 +200,15 @@ class ScoutFeed:
     def _gone(self, table: ResourceTable, device_id: str) -> None:
         nodes = ", ".join(node.path for node in table.devices[device_id].nodes) or device_id
         detail = f"{nodes} is gone: unplugged, or its driver let go of it"
+        detail = next(iter(self._said_of(table.name, device_id)), detail)
         self._claims.release_nodes(device_id)
         self._supervisor.send(device_id, ev.Vanished(self._supervisor.now(), detail))
+
+    def _said_of(self, resource: str, device_id: str) -> list[str]:
+        """Return what a scout says of a device that it does not list: problems that begin with the id."""
+        listing = self._listings.get(resource)
+        start = f"{device_id}: "
+        return [one.removeprefix(start) for one in (listing.problems if listing else ()) if one.startswith(start)]
 
     def _present(self, table: ResourceTable, device: Device) -> None:
         known = table.devices.get(device.id)

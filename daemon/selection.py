@@ -48,6 +48,7 @@ def foreign(resource: Resource, listing: Listing) -> str:
     if resource.driver != "node":
         return next((path for path in paths if not path.startswith("/dev/")), "")
     patterns, excluded = _texts(match.get("path")), _texts(match.get("exclude"))
+    patterns += [one for group in _maps(match.get("groups")) for one in _texts(group.get("path"))]
     for path in paths:
         if not _fits(path, patterns) or _fits(path, excluded):
             return path

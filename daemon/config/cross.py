@@ -38,6 +38,8 @@ def check(data: object, root: Place) -> list[Problem]:
         found += _resource(root, resource, path)
         if resource.get("driver") == "sim":
             found += _simulated(root, resource, path, ids)
+        if resource.get("driver") == "node":
+            found += _nodes(root, resource.get("match"), (*path, "match"), ids)
     return found
 
 
@@ -92,6 +94,13 @@ def _method(root: Place, driver: str, method: object, path: KeyPath) -> Iterator
         yield problem_at(root, (*path[:-1], "kind"), message)
     elif isinstance(method, str) and method not in names:
         yield problem_at(root, path, f"no reset of this driver{meant(method, names)}", ", ".join(names))
+
+
+def _nodes(root: Place, match: object, where: KeyPath, ids: dict[str, KeyPath]) -> Iterator[Problem]:
+    if isinstance(match, Mapping):
+        yield from _exactly_one(root, match, where, ("path", "groups"))
+    for index, group in _maps(_map(match).get("groups")):
+        yield from _duplicate(root, ids, group.get("name"), (*where, "groups", index, "name"), "device id")
 
 
 def _simulated(root: Place, resource: Map, path: KeyPath, ids: dict[str, KeyPath]) -> Iterator[Problem]:

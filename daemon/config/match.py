@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from devd.daemon.config.rules import Given, OneOrMore, choice, duration, whole
 from devd.daemon.config.section import Section, exactly_one
-from devd.daemon.config.values import AbsolutePath, DeviceName, DevicePrefix, Glob, PropertyName, Text
+from devd.daemon.config.values import AbsolutePath, DeviceName, DevicePrefix, Glob, PropertyName, SysfsName, Text
 
 DEEDS = ("pass", "fail", "hang", "slow", "mute", "crash", "exit", "segv", "exception", "oom", "flood", "misbehave")
 MISDEEDS = (
@@ -44,10 +44,26 @@ Misdeed = Literal[
 ]
 
 
+class NodeGroup(Section):
+    """Several device nodes that are offered as one device."""
+
+    name: DeviceName = Field(description="The device's id, unique in the file.")
+    path: Annotated[tuple[Glob, ...], Field(min_length=1), OneOrMore()] = Field(
+        description="Glob or list of globs of its nodes, at least one node each: while one is missing the device is "
+        "not offered, and once it was, it is Unhealthy with the name of what is missing."
+    )
+
+
+Properties = dict[SysfsName, Annotated[tuple[Text, ...], OneOrMore()]]
+
+
 class NodeMatch(Section):
-    """Driver `node`: every device node that a glob matches is one device."""
+    """Driver `node`: every device node that a glob matches is one device. Either `path` or `groups` is needed."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("path", "groups"))
 
     path: Annotated[tuple[Glob, ...], Field(min_length=1), OneOrMore()] = Field(
+        (),
         description="Glob or list of globs of the device nodes. Nothing has to be there yet: what appears later is "
         "noticed within a second. Two paths to one node are one device, by the path found first.",
     )
@@ -59,6 +75,23 @@ class NodeMatch(Section):
     exclude: Annotated[tuple[Glob, ...], OneOrMore()] = Field(
         (), description="Glob or list of globs of what is left out."
     )
+    groups: Annotated[tuple[NodeGroup, ...], Field(min_length=1)] = Field(
+        (), description="Groups of nodes, each offered as one device, see the next table."
+    )
+    properties: Properties = Field(
+        default_factory=dict,
+        description="What a node must have, by name: a glob or list of globs each. Names in capitals are udev's "
+        "(`ID_SERIAL_SHORT`) or the kernel's event's (`DEVTYPE`), others `subsystem`, `driver`, `address` or an "
+        "attribute in sysfs (`idVendor`), of the device or the nearest above it that has one. Of a group the first "
+        "node counts.",
+    )
+    exclude_properties: Properties = Field(
+        default_factory=dict, description="What a node must not have, likewise; one that fits is left out."
+    )
+
+    def plain(self) -> dict[str, object]:
+        """Return the selector as plain values, without the ways of selecting that were not given."""
+        return {key: value for key, value in super().plain().items() if key == "exclude" or value not in ([], {})}
 
 
 class Step(Section):

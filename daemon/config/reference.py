@@ -19,7 +19,7 @@ from devd.daemon.config.hardware import (
     UsbMatch,
     VfioMatch,
 )
-from devd.daemon.config.match import NodeMatch, SimDevice, SimMatch, Step
+from devd.daemon.config.match import NodeGroup, NodeMatch, SimDevice, SimMatch, Step
 from devd.daemon.config.model import Config, Discovery, Flap, Kubelet, Metrics, Mount, Resource, Restart
 from devd.daemon.config.probes import NODE_PROBES, DriverProbe, NodeProbe, Probe, SimProbe
 from devd.daemon.config.properties import PROPERTIES
@@ -53,6 +53,7 @@ def page() -> str:
         _section("## resources", Resource),
         prose.MATCH,
         _section("#### match, driver node", NodeMatch),
+        _section("#### match.groups, driver node", NodeGroup),
         prose.NODE_IDS,
         *(_section(f"#### match, driver {name}", model) for name, model in HARDWARE_MATCHES.items()),
         _section("#### match, driver sim", SimMatch),

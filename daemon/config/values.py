@@ -184,6 +184,15 @@ EnvName = Annotated[
 AnnotationKey = Annotated[
     str, text("letters, digits and . _ / -, at most 317", "[A-Za-z0-9][A-Za-z0-9._/-]*", "name", most_chars=317)
 ]
+SysfsName = Annotated[
+    str,
+    text(
+        "letters, digits and _ . -, a letter, digit or _ first, at most 64",
+        "[A-Za-z0-9_][A-Za-z0-9_.-]*",
+        "name",
+        most_chars=64,
+    ),
+]
 PropertyName = Annotated[
     str, text("letters, digits and _, a letter first, at most 64", PROPERTY, "name", most_chars=64)
 ]
