@@ -14,8 +14,7 @@ Row = tuple[str, float, str]
 
 CALLS = 3000
 PAUSE_S = 0.001
-"""Calls of a run, spread over some 6 s: many rounds of hangs, kills and restarts fall into it."""
-HANG_AFTER_S = 15
+"""Calls of a run, spread over some 6 s: rounds of hangs, kills and restarts fall into it."""
 LISTS = 20
 KUBELET_RESTARTS = 20
 HANGS = 5
@@ -26,13 +25,13 @@ SANDBOXES = 100
 
 async def allocate_while_all_hang(devices: int) -> list[Row]:
     """Allocate on a healthy device, alone and while every device of another resource hangs."""
-    script = f"[{{for: {HANG_AFTER_S}s, do: pass}}, {{do: hang}}]"
     well, sick = "bench.devd.io/well", "bench.devd.io/sick"
     rows: list[Row] = []
-    async with Rig(config(sim_resource("well", 1), sim_resource("sick", devices, script=script, timeout="2s"))) as rig:
+    async with Rig(config(sim_resource("well", 1), sim_resource("sick", devices, restart="{}"))) as rig:
         await rig.healthy(well, 1)
         await rig.healthy(sick, devices)
         idle = await allocate_latencies(rig, well, "well-0", CALLS, PAUSE_S)
+        rig.inject(sick, "hang")
         await rig.unhealthy(sick, devices)
         hung = await allocate_latencies(rig, well, "well-0", CALLS, PAUSE_S)
         began_s = time.perf_counter()

@@ -7,6 +7,10 @@ import sys
 from devd.daemon.demo.rig import Rig
 
 
+OFTEN = "{intensity: 1000, backoff_max: 2s}"
+"""Restarts that never give up; ``{}`` is what a user has."""
+
+
 async def allocate_latencies(rig: Rig, resource: str, device: str, calls: int, pause_s: float) -> list[float]:
     """Return the seconds that each of ``calls`` Allocate calls took, made by a process of its own."""
     endpoint = rig.kubelet.resources[resource].endpoint
@@ -20,7 +24,7 @@ async def allocate_latencies(rig: Rig, resource: str, device: str, calls: int, p
     return [float(one) for one in json.loads(printed)]
 
 
-def sim_resource(name: str, count: int, *, script: str = "", period: str = "1s", timeout: str = "500ms") -> str:
+def sim_resource(name: str, count: int, *, script: str = "", period: str = "1s", timeout: str = "500ms", restart: str = OFTEN) -> str:
     """Return the YAML of one resource of simulated devices."""
     probe = f"{{kind: sim, period: {period}, timeout: {timeout}{', script: ' + script if script else ''}}}"
     return f"""
@@ -28,7 +32,7 @@ def sim_resource(name: str, count: int, *, script: str = "", period: str = "1s",
     driver: sim
     match: {{count: {count}, prefix: {name}-}}
     probe: {probe}
-    restart: {{intensity: 1000, backoff_max: 2s}}
+    restart: {restart}
 """
 
 

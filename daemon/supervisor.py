@@ -25,10 +25,12 @@ from devd.daemon.workforce import End, Workforce
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
 from devd.ipc.identity import PeerAuthenticator
 from devd.ipc.messages import (
+    Fault,
     Findings,
     FromWorker,
     Health,
     Hello,
+    Inject,
     Listing,
     ProbeNow,
     Reset,
@@ -123,6 +125,13 @@ class Supervisor:
         """Ask a device's worker to probe at once; False when none can be asked."""
         return self.workforce.send(device, ProbeNow())
 
+    def inject(self, device: str, fault: Fault | None) -> None:
+        """Have a simulated device misbehave, its present worker and those to come; None ends it."""
+        self._charges[device].injected = fault
+        # A worker that does not hear this hangs or is on its way out: the next one is told at its birth.
+        self.workforce.send(device, Inject(fault))
+        self._record(device, "injected", fault.do if fault is not None else "nothing any more")
+
     def now(self) -> float:
         """Return CLOCK_MONOTONIC seconds, the one clock of all deadlines."""
         return time.monotonic()
@@ -170,7 +179,8 @@ class Supervisor:
                     charge.sandbox = None
                     endpoint = self.workforce.socket_for_next()
                     spec = charge.make_spec(incarnation, self._health_endpoint, endpoint)
-                    spec = replace(spec, baseline=self._keeper.baseline(device))
+                    spec = replace(spec, baseline=self._keeper.baseline(device), injected=charge.injected)
+                    charge.simulated = spec.probe.get("kind") == "sim"
                     charge.asks_usage = spec.reset is not None and spec.reset.get("kind") == "driver"
                     uid = spec.sandbox.get("uid")
                     charge.uid = uid if isinstance(uid, int) else -1

@@ -13,7 +13,18 @@ import zmq
 
 from devd.ipc import codec
 from devd.ipc.errors import ProtocolError
-from devd.ipc.messages import Findings, FromWorker, Hello, Listing, ProbeNow, Reset, ResetDone, Stop
+from devd.ipc.messages import (
+    Findings,
+    FromWorker,
+    Hello,
+    Inject,
+    Listing,
+    ProbeNow,
+    Reset,
+    ResetDone,
+    Stop,
+    ToWorker,
+)
 from devd.ipc.sockets import Arrived, BoundSocket, Context, Limits
 
 MAX_COMMAND_BYTES = codec.MAX_FRAME_BYTES
@@ -49,7 +60,7 @@ class CommandServer:
         self._bound = BoundSocket(context, zmq.PAIR, path, LIMITS, frames=_FRAMES, zap_domain=zap_domain)
         self.fd: int = self._bound.fd
 
-    def send(self, message: ProbeNow | Reset | Stop) -> bool:
+    def send(self, message: ToWorker) -> bool:
         """Send a command; False when no worker is connected yet or its queue is full. Never waits.
 
         May swallow the descriptor's wake-up for a message that arrives at the same time: ask ``pending`` after it.
@@ -104,7 +115,7 @@ class CommandClient:
             return False
         return True
 
-    def receive(self) -> ProbeNow | Reset | Stop | None:
+    def receive(self) -> ToWorker | None:
         """Return the next command, None when none waits. Never waits.
 
         Raises ProtocolError when the front sent something else; the next call goes on with the next message.
@@ -115,7 +126,7 @@ class CommandClient:
             return None
         if len(frames) != _FRAMES:
             raise ProtocolError(f"message of {len(frames)} frames: {_FRAMES} are needed")
-        return codec.decode(frames[0], ProbeNow, Reset, Stop)
+        return codec.decode(frames[0], ProbeNow, Reset, Inject, Stop)
 
     def close(self) -> None:
         """Drop what is not sent and close. Safe to call twice."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from devd.ipc import codec
 from devd.ipc.errors import ProtocolError
-from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, ProbeNow, Reset, Stop, WorkerSpec
+from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, Inject, ProbeNow, Reset, Stop, WorkerSpec
 from devd.workers import linux, main, scout
 from devd.workers.birth import Role, become
 from devd.workers.children import GROUP_POLL_S, Children
@@ -178,7 +178,7 @@ def _warm_up() -> None:
         codec.decode(b"", Stop)
     except ProtocolError:
         traceback.format_exc()
-    for message in (Fork(0, spec), ProbeNow(), Reset(0, 0.0), Stop()):
+    for message in (Fork(0, spec), ProbeNow(), Reset(0, 0.0), Inject(None), Stop()):
         codec.decode(codec.encode(message), type(message))
 
 

@@ -49,6 +49,7 @@ SPEC = messages.WorkerSpec(
     match={"path": ["/dev/gpu*"]},
     target=DEVICE,
     leave_alone=("/dev/gpu7",),
+    injected=messages.Fault("fail", 1300.5, "as rehearsed"),
 )
 EXAMPLES: dict[str, object] = {
     "Hello": messages.Hello("gpu-1", 3, 4711, messages.Sandbox("basic", ("core", "nice"), {"oom": "EACCES"})),
@@ -64,6 +65,7 @@ EXAMPLES: dict[str, object] = {
     "ResetDone": messages.ResetDone("gpu-1", 3, 9, ok=False, reason="exit 1", duration_s=1.5, health=HEALTH),
     "Listing": messages.Listing("devd.io/gpu", 1, 2, (DEVICE, messages.Device("gpu-2")), ("/dev/gpu3: EACCES",)),
     "ProbeNow": messages.ProbeNow(("/dev/gpu7",)),
+    "Inject": messages.Inject(messages.Fault("hang")),
     "Reset": messages.Reset(
         9,
         20.0,
