@@ -122,7 +122,8 @@ def test_wedged_worker_fences_its_device_alone(make_hung: Callable[[str], HungFi
 
 def probed_anew_or_gone(shown: dict[str, Any], incarnation: int) -> bool:
     """Return whether a worker after this incarnation serves the device, or there is no device any more."""
-    return shown["phase"] == "absent" or (shown["phase"] == "serving" and shown["incarnation"] > incarnation)
+    phase: str = shown["phase"]
+    return phase == "absent" or (phase == "serving" and int(shown["incarnation"]) > incarnation)
 
 
 def _discovery(rig: Rig) -> dict[str, Any]:
