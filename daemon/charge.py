@@ -31,9 +31,14 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Whom the supervisor tells. ``changed`` comes after each step that changed what is shown of a device."""
+    """Whom the supervisor tells.
+
+    ``changed`` comes after each step that changed what is shown of a device, ``turned`` before it when the kubelet's
+    list is another one by it.
+    """
 
     changed: Callable[[str], None]
+    turned: Callable[[str], None]
     forgotten: Callable[[str], None]
     listed: Callable[[str, Listing], None]
     answered: Callable[[int, str, bool, str], None]

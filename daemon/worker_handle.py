@@ -12,7 +12,7 @@ from pathlib import Path
 import zmq
 
 from devd.ipc.command import CommandServer
-from devd.ipc.messages import Reset, ToWorker
+from devd.ipc.messages import ToWorker
 
 STDERR_TAIL_LINES = 50
 STDERR_LINE_BYTES = 2000
