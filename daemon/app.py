@@ -80,7 +80,7 @@ def run(options: RunOptions) -> int:
     for warning in collisions(config):
         log.warning("%s", warning)
     try:
-        with RuntimeLock(RuntimeLayout(options.runtime_dir)) as layout:
+        with RuntimeLock(RuntimeLayout(options.runtime_dir, options.control_group)) as layout:
             _spare_what_stays()
             code = asyncio.run(Daemon(config, options, layout, handler).run())
             # Whoever still hurries the end has it already.
@@ -145,10 +145,12 @@ class Daemon:
         self._status = StatusReport(
             self._supervisor, self._fleet.scouts, self._fleet.tables, self._fleet.endpoints, self._facts()
         )
-        control = ControlServer(self._context, self._layout.control)
+        control = ControlServer(self._context, self._layout.control, group=self._layout.group)
         self._reload = Reloader(self._options, loop, self._fleet)
         loop.add_signal_handler(signal.SIGHUP, self._reload.ask)
-        self._control = ControlDesk(loop, control, self._supervisor, self._build_status, self._reload.ask)
+        self._control = ControlDesk(
+            loop, control, self._supervisor, self._build_status, self._reload.ask, group=self._layout.group is not None
+        )
         self._metrics = await self._start_metrics()
         log.info("devd %s runs %d resources", os.getpid(), len(self._fleet.tables), extra={"event": "start"})
         watch.start()
@@ -239,6 +241,8 @@ class Daemon:
                 "health_messages": self._feed.received,
                 "health_refused": dict(self._feed.refused),
                 "peers_refused": dict(self._auth.refused),
+                "control_answered": self._control.answered,
+                "control_refused": self._control.refused,
                 "stalls": self._supervisor.stalls,
                 "loop_blocks": self._watchdog.blocks,
                 "journal": asdict(self._journal.status()),

@@ -25,3 +25,5 @@ class RunOptions:
     log_dir: Path = DEFAULT_LOG_DIR
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"
+    control_group: int | None = None
+    """The gid whose members may use the control socket beside root and devd's own user."""

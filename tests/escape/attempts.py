@@ -76,7 +76,8 @@ class Scene:
 
     def prepare(self) -> None:
         """Open, before the sandbox, what the worker is to have open."""
-        resource.setrlimit(resource.RLIMIT_CORE, (CORE_BYTES, 2 * CORE_BYTES))
+        # None is left where the filter ends the process; what may be raised is the soft limit.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 2 * CORE_BYTES))
         self.open_file = os.open(self.path("disk"), os.O_RDWR | os.O_CREAT)
         self.folder_fd = os.open(self.path("folder"), os.O_RDONLY)
         self.network_fd = os.open("/proc/self/ns/net", os.O_RDONLY)
