@@ -9,7 +9,7 @@ DEMO_SECONDS ?= 60
 JOBS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit check-types soak bench proto docs constraints image e2e clean
+.PHONY: help setup demo test lint audit check-types soak bench proto docs constraints image test-image e2e clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -54,12 +54,16 @@ docs: $(STAMP)  ## regenerate the pages that are drawn from the code
 	$(BIN)/python -m devd.daemon.lifecycle_page > docs/lifecycle.md
 	$(BIN)/python -m devd.daemon.metrics.reference > docs/metrics.md
 
-constraints: $(STAMP)  ## write down the versions that are installed now
+constraints: $(STAMP)  ## write down the versions that are installed now, and with uv their hashes for the image
 	{ echo '# The versions the tests run with. Written by "make constraints"; pip reads it with -c.'; \
 	  $(BIN)/pip freeze --exclude-editable; } > constraints.txt
+	@command -v uv >/dev/null && deploy/image/lock.sh || echo "no uv here: deploy/image/*.lock are as they were"
 
 image:  ## build the image (root, Debian) into build/, unattended
 	deploy/image/build.sh
+
+test-image: $(STAMP)  ## start the image that "make image" built on a read-only root, against the stub kubelet
+	DEVD_IMAGE_ARCHIVE=$$(ls -t build/devd-*.tar | head -n 1) $(BIN)/pytest tests/deploy/test_image.py
 
 e2e: $(STAMP)  ## test against a cluster: needs KUBECONFIG, and DEVD_IMAGE, an image its nodes can have
 	@deploy/tools/get.sh

@@ -104,6 +104,21 @@ def test_device_was_reset_before_the_container_started(cluster: Cluster) -> None
 
 
 @pytest.mark.usefixtures("user")
+def test_rehearsed_fault_is_seen_by_the_cluster(cluster: Cluster) -> None:
+    """A simulated device that is told to hang is not allocatable any more, and its pod's status says so; then it is."""
+    _, _, sim = _given(cluster)
+    cluster.in_daemon("devd", "inject", sim, "hang")
+    until(lambda: cluster.allocatable(SIM) == 0, "allocatable falls")
+    [device] = [one for one in cluster.status()["devices"] if one["id"] == sim]
+    assert (device["health"], device["injected"]) == ("Unhealthy", "hang")
+    if cluster.minor() >= SAYS_POD_HEALTH_SINCE_MINOR:
+        until(lambda: _healths(cluster).get(sim) == "Unhealthy", "the pod's status tells of its device")
+    cluster.in_daemon("devd", "inject", sim, "none")
+    cluster.in_daemon("devd", "restart", sim)
+    until(lambda: cluster.allocatable(SIM) == 1, "the device is offered again")
+
+
+@pytest.mark.usefixtures("user")
 def test_failed_device_leaves_allocatable_and_shows_at_the_pod(cluster: Cluster) -> None:
     """A device that goes is not offered any more, devd says why, the pod's status tells; back, it is offered again."""
     ids, _, _ = _given(cluster)
