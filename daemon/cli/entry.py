@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = _Adder(commands)
     _run_arguments(add("run", _run, "offer this node's devices to the kubelet"))
     _status_arguments(add("status", _status, "show what is offered, and why something is not"))
-    _config_argument(add("discover", _discover, "show what a configuration would offer here; starts nothing"))
+    _discover_arguments(add("discover", _discover, "show what this node has to offer; starts nothing"))
     add("check", _check, "report every error of a configuration").add_argument("file", type=Path, metavar="FILE")
     add("schema", _schema, "print the configuration's JSON Schema")
     for verb, text in (
@@ -155,6 +155,13 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="of --watch; default: %(default)g",
     )
+
+
+def _discover_arguments(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--config", type=Path, metavar="FILE", help="show what this configuration would offer")
+    which.add_argument("--suggest", action="store_true", help="print a configuration to begin with")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="default: %(default)s")
 
 
 def _inject_arguments(parser: argparse.ArgumentParser) -> None:
@@ -287,7 +294,9 @@ def _health(arguments: argparse.Namespace) -> int:
 def _discover(arguments: argparse.Namespace) -> int:
     from devd.daemon import discover  # noqa: PLC0415 - pydantic is for those who read a configuration
 
-    return discover.run(arguments.config)
+    if arguments.suggest and arguments.output == "json":
+        raise CommandError("--suggest prints YAML: leave out -o json", exits.USAGE)
+    return discover.run(arguments.config, arguments.output, suggest=arguments.suggest)
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,83 @@
+"""``devd discover`` on this machine: real drivers, real processes, and a daemon that runs what was suggested."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from devd.daemon.demo.rig import Rig
+from tests.faults.worlds import scenario, until
+
+FUSE = Path("/dev/fuse")
+needs_fuse = pytest.mark.skipif(not FUSE.is_char_device(), reason="this machine has no /dev/fuse to find")
+
+
+def devd(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    command = [sys.executable, "-m", "devd", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@needs_fuse
+def test_whole_node_is_told_by_driver() -> None:
+    """Without a configuration every driver is asked; what is there is named with its nodes and numbers."""
+    told = devd("discover")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "node (fuse): 1 device" in told.stdout
+    assert "/dev/fuse (char 10:229)" in told.stdout
+    found = json.loads(devd("discover", "-o", "json").stdout)
+    assert found["version"] == 1
+    assert {one["driver"] for one in found["drivers"]} >= {"nvidia", "infiniband", "nvme", "vfio", "usb", "pci", "node"}
+    [fuse] = [one for one in found["drivers"] if one["kind"] == "fuse"]
+    assert [node["path"] for device in fuse["devices"] for node in device["nodes"]] == ["/dev/fuse"]
+    assert all(one["error"] is None for one in found["drivers"])
+
+
+@needs_fuse
+def test_suggestion_is_taken_and_offers_what_it_names(tmp_path: Path) -> None:
+    """The suggested file passes ``devd check``, and a daemon that runs it offers just the devices it names."""
+    told = devd("discover", "--suggest")
+    assert (told.returncode, told.stderr) == (0, "")
+    file = tmp_path / "suggested.yaml"
+    file.write_text(told.stdout, encoding="utf-8")
+    assert devd("check", str(file)).returncode == 0
+    found = json.loads(devd("discover", "--config", str(file), "-o", "json").stdout)["resources"]
+    wanted = {one["name"]: sorted(device["id"] for device in one["devices"]) for one in found}
+    assert wanted["devd.io/fuse"] == ["fuse"]
+    assert all(wanted.values())
+    names = [one["name"] for one in yaml.safe_load(told.stdout)["resources"]]
+
+    async def play(rig: Rig) -> None:
+        await until(lambda: [one["name"] for one in rig.status()["resources"]] == names, "the resources")
+        await until(
+            lambda: (
+                {
+                    name: sorted(one["id"] for one in rig.status()["devices"] if one["resource"] == name)
+                    for name in names
+                }
+                == wanted
+            ),
+            "the devices",
+        )
+
+    scenario(told.stdout, play)
+
+
+def test_questions_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
+    """--suggest is for the whole node and prints YAML."""
+    assert devd("discover", "--suggest", "--config", str(tmp_path)).returncode == 2
+    told = devd("discover", "--suggest", "-o", "json")
+    assert told.returncode == 2
+    assert "--suggest prints YAML" in told.stderr
+
+
+def test_wrong_configuration_is_told_by_place(tmp_path: Path) -> None:
+    """A configuration with errors ends with exit code 2 and names the place."""
+    file = tmp_path / "wrong.yaml"
+    file.write_text("resources: [{name: x}]", encoding="utf-8")
+    told = devd("discover", "--config", str(file))
+    assert told.returncode == 2
+    assert "resources[0]" in told.stderr
