@@ -12,7 +12,7 @@ from pathlib import Path
 import zmq
 
 from devd.ipc.command import CommandServer
-from devd.ipc.messages import ProbeNow, Reset, Stop
+from devd.ipc.messages import ToWorker
 
 STDERR_TAIL_LINES = 50
 STDERR_LINE_BYTES = 2000
@@ -160,7 +160,7 @@ class WorkerHandle:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def send(self, message: ProbeNow | Reset | Stop) -> bool:
+    def send(self, message: ToWorker) -> bool:
         """Send a command; False when the channel is full or gone (the deadline then decides)."""
         return self._command is not None and self._command.send(message)
 

@@ -21,7 +21,7 @@ from devd.daemon.worker_handle import WorkerHandle
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
 from devd.ipc.errors import EndpointError
 from devd.ipc.identity import PeerAuthenticator
-from devd.ipc.messages import ChildExit, FromWorker, ProbeNow, Reset, Stop, WorkerSpec
+from devd.ipc.messages import ChildExit, FromWorker, ToWorker, WorkerSpec
 
 GROUP_POLL_S = 0.05
 """How often an orphaned process group is looked at until it is empty; only while the fork server is away."""
@@ -116,7 +116,7 @@ class Workforce:
             self._loop.add_reader(handle.command.fd, self._command_readable, handle)
         self._orders[self.forks.order(spec, gate_fd, stderr_fd)] = handle
 
-    def send(self, device: str, message: ProbeNow | Reset | Stop) -> bool:
+    def send(self, device: str, message: ToWorker) -> bool:
         """Send a command to a device's worker; False when there is none or its channel is full."""
         handle = self._handles.get(device)
         return handle is not None and handle.send(message)

@@ -13,7 +13,20 @@ import zmq
 
 from devd.ipc import codec
 from devd.ipc.errors import ProtocolError
-from devd.ipc.messages import Findings, FromWorker, Hello, Listing, ProbeNow, Reset, ResetDone, Stop
+from devd.ipc.messages import (
+    Findings,
+    FromWorker,
+    Hello,
+    Listing,
+    ProbeNow,
+    Reset,
+    ResetDone,
+    SeekNames,
+    Stop,
+    ToWorker,
+    WriteSpec,
+    Written,
+)
 from devd.ipc.sockets import Arrived, BoundSocket, Context, Limits
 
 MAX_COMMAND_BYTES = codec.MAX_FRAME_BYTES
@@ -49,7 +62,7 @@ class CommandServer:
         self._bound = BoundSocket(context, zmq.PAIR, path, LIMITS, frames=_FRAMES, zap_domain=zap_domain)
         self.fd: int = self._bound.fd
 
-    def send(self, message: ProbeNow | Reset | Stop) -> bool:
+    def send(self, message: ToWorker) -> bool:
         """Send a command; False when no worker is connected yet or its queue is full. Never waits.
 
         May swallow the descriptor's wake-up for a message that arrives at the same time: ask ``pending`` after it.
@@ -104,7 +117,7 @@ class CommandClient:
             return False
         return True
 
-    def receive(self) -> ProbeNow | Reset | Stop | None:
+    def receive(self) -> ToWorker | None:
         """Return the next command, None when none waits. Never waits.
 
         Raises ProtocolError when the front sent something else; the next call goes on with the next message.
@@ -115,7 +128,7 @@ class CommandClient:
             return None
         if len(frames) != _FRAMES:
             raise ProtocolError(f"message of {len(frames)} frames: {_FRAMES} are needed")
-        return codec.decode(frames[0], ProbeNow, Reset, Stop)
+        return codec.decode(frames[0], ProbeNow, Reset, Stop, WriteSpec, SeekNames)
 
     def close(self) -> None:
         """Drop what is not sent and close. Safe to call twice."""
@@ -126,6 +139,7 @@ def _received(arrived: Arrived) -> Received:
     if arrived.error:
         return Received(arrived.identity, None, arrived.error)
     try:
-        return Received(arrived.identity, codec.decode(arrived.frames[0], Hello, ResetDone, Listing, Findings), "")
+        message = codec.decode(arrived.frames[0], Hello, ResetDone, Listing, Findings, Written)
+        return Received(arrived.identity, message, "")
     except ProtocolError as error:
         return Received(arrived.identity, None, str(error))

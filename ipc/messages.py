@@ -15,7 +15,7 @@ Verdict = Literal["pass", "fail", "none"]
 """What the last finished probe said; ``none`` before the first one."""
 
 NodeKind = Literal["char", "block", "other"]
-Role = Literal["worker", "scout"]
+Role = Literal["worker", "scout", "scribe"]
 
 
 # ---- what a device is -------------------------------------------------------------------------------------------
@@ -53,11 +53,11 @@ class WorkerSpec:
     """All a worker or scout is told at birth. It reads no configuration and no environment.
 
     ``probe`` and ``reset`` hold ``kind`` and that kind's parameters under the configuration's names, durations in
-    seconds; ``match`` is the resource's selector (scouts only). ``period_s`` is the pause between the end of one
-    probe (or scan) and the start of the next, ``timeout_s`` what one may take. ``leave_alone`` are paths that
-    a scout must not touch: another process hangs in them. ``sandbox`` is what the operator widens and whether he
-    requires all of it, and the uid the front gives this device. ``baseline`` is what the last worker of this device
-    left to its next (see ``Findings``).
+    seconds; ``match`` is the resource's selector (scouts), or where CDI specifications lie (the scribe). ``period_s``
+    is the pause between the end of one probe (or scan) and the start of the next, ``timeout_s`` what one may take.
+    ``leave_alone`` are paths that a scout must not touch: another process hangs in them. ``sandbox`` is what the
+    operator widens and whether he requires all of it, and the uid the front gives this device. ``baseline`` is what the
+    last worker of this device left to its next (see ``Findings``).
     """
 
     role: Role
@@ -163,7 +163,30 @@ class Listing:
     problems: tuple[str, ...] = ()
 
 
-FromWorker = Hello | ResetDone | Listing | Findings
+@dataclass(frozen=True, slots=True)
+class SpecFile:
+    """One CDI specification: what the scribe was told last, and what stands in its file.
+
+    ``wanted`` and ``standing`` are SHA-256 digests in hex, "" for no file; ``error`` says why they differ, or nothing.
+    """
+
+    name: str
+    wanted: str
+    standing: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """All the scribe knows, sent when it changed; ``known`` are those of the sought names that others specify."""
+
+    device: str
+    incarnation: int
+    files: tuple[SpecFile, ...]
+    known: tuple[str, ...]
+
+
+FromWorker = Hello | ResetDone | Listing | Findings | Written
 """What may come over a worker's own command channel."""
 
 
@@ -222,6 +245,25 @@ class Reset:
 @dataclass(frozen=True, slots=True)
 class Stop:
     """Leave in order: finish the call under way, close the device, exit 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSpec:
+    """Have the file ``name`` hold ``text`` from now on, all of it or what it held before; "" takes it away."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeekNames:
+    """Look for these names in the CDI specifications of others; what was sought before is sought no more."""
+
+    names: tuple[str, ...]
+
+
+ToWorker = ProbeNow | Reset | Stop | WriteSpec | SeekNames
+"""What the front may say on a worker's command channel; the last two to the scribe alone."""
 
 
 # ---- front <-> fork server --------------------------------------------------------------------------------------
@@ -295,9 +337,12 @@ MESSAGES: dict[str, type] = {
         Findings,
         ResetDone,
         Listing,
+        Written,
         ProbeNow,
         Reset,
         Stop,
+        WriteSpec,
+        SeekNames,
         Fork,
         Forked,
         ForkFailed,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import zmq
 
-from devd.ipc.messages import ProbeNow, Reset, Stop
+from devd.ipc.messages import ProbeNow, Reset, SeekNames, Stop, WriteSpec
 from devd.workers.channel import RETRY_S, Channel
 from devd.workers.errors import EXIT_STOPPED
 
@@ -36,8 +36,10 @@ class Task(Protocol):
         """Touch these paths no more, and those named before again."""
 
 
-def serve(task: Task, channel: Channel, lifeline_fd: int) -> int:
-    """Run a task until the front says stop or is gone; return the exit code."""
+def serve(
+    task: Task, channel: Channel, lifeline_fd: int, order: Callable[[WriteSpec | SeekNames], None] | None = None
+) -> int:
+    """Run a task until the front says stop or is gone; return the exit code. ``order`` takes the scribe's orders."""
     poller = zmq.Poller()
     poller.register(channel.client.socket, zmq.POLLIN)
     poller.register(lifeline_fd, zmq.POLLIN | zmq.POLLERR)
@@ -55,7 +57,7 @@ def serve(task: Task, channel: Channel, lifeline_fd: int) -> int:
         for fd, readable in task.watched.items():
             if fd in ready:
                 readable()
-        if _obey(task, channel):
+        if _obey(task, channel, order):
             return EXIT_STOPPED
 
 
@@ -68,7 +70,7 @@ def _follow(poller: zmq.Poller, before: frozenset[int], now: frozenset[int]) -> 
     return now
 
 
-def _obey(task: Task, channel: Channel) -> bool:
+def _obey(task: Task, channel: Channel, order: Callable[[WriteSpec | SeekNames], None] | None) -> bool:
     """Carry out what commands wait; return whether one of them was to stop."""
     for _ in range(COMMANDS_PER_TURN):
         match channel.client.receive():
@@ -80,6 +82,8 @@ def _obey(task: Task, channel: Channel) -> bool:
                 if paths is not None:
                     task.leave_alone(paths)
                 task.run()
-            case Reset() as order:
-                task.reset(order)
+            case Reset() as reset:
+                task.reset(reset)
+            case (WriteSpec() | SeekNames()) as told if order is not None:
+                order(told)
     return False

@@ -63,6 +63,12 @@ EXAMPLES: dict[str, object] = {
     ),
     "ResetDone": messages.ResetDone("gpu-1", 3, 9, ok=False, reason="exit 1", duration_s=1.5, health=HEALTH),
     "Listing": messages.Listing("devd.io/gpu", 1, 2, (DEVICE, messages.Device("gpu-2")), ("/dev/gpu3: EACCES",)),
+    "Written": messages.Written(
+        "scribe:cdi/specs",
+        1,
+        (messages.SpecFile("devd.devd.io_gpu.json", "a" * 64, "", "ENOSPC (No space left on device)"),),
+        ("nvidia.com/gpu=GPU-1",),
+    ),
     "ProbeNow": messages.ProbeNow(("/dev/gpu7",)),
     "Reset": messages.Reset(
         9,
@@ -72,6 +78,8 @@ EXAMPLES: dict[str, object] = {
         ),
     ),
     "Stop": messages.Stop(),
+    "WriteSpec": messages.WriteSpec("devd.devd.io_gpu.json", "{}\n"),
+    "SeekNames": messages.SeekNames(("nvidia.com/gpu=GPU-1",)),
     "Fork": messages.Fork(1, SPEC),
     "Forked": messages.Forked(1, 4711),
     "ForkFailed": messages.ForkFailed(1, "EAGAIN (Resource temporarily unavailable)"),
