@@ -178,11 +178,15 @@ class SpecFile:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """All the scribe knows, sent when it changed; ``known`` are those of the sought names that others specify."""
+    """All the scribe knows, sent when it changed and after each order.
+
+    ``known`` are those of the ``sought`` names that the specifications of others have.
+    """
 
     device: str
     incarnation: int
     files: tuple[SpecFile, ...]
+    sought: tuple[str, ...]
     known: tuple[str, ...]
 
 

@@ -9,6 +9,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from devd.ipc.messages import Findings, Reset, ResetDone, SeekNames, SpecFile, WorkerSpec, WriteSpec, Written
 from devd.workers.cdi_files import OWN_NAME, SpecFiles, digest, known
@@ -41,7 +42,9 @@ class Scribe:
         self._report = Reporter(channel, spec, "cdi")
         self._wanted: dict[str, str] = {}
         self._sought: tuple[str, ...] = ()
-        self._stale = set(Params("baseline", spec.baseline).texts("files")) - set(match.texts("names"))
+        left = set(Params("baseline", spec.baseline).texts("files"))
+        self._stale = left - set(match.texts("names"))
+        self._standing = left - self._stale
         self._told: Written | None = None
         self._left: dict[str, object] = dict(spec.baseline)
         self.due_at_s = time.monotonic()
@@ -57,9 +60,12 @@ class Scribe:
         self._sweep()
         states = tuple(self._kept(name, text) for name, text in sorted(self._wanted.items()))
         found = known((*self._elsewhere, self._files.directory), self._sought)
-        self._tell(Written(self._spec.device, self._spec.incarnation, states, found))
+        self._tell(Written(self._spec.device, self._spec.incarnation, states, self._sought, found))
         # What is taken away and gone needs no further care.
-        self._wanted = {one.name: self._wanted[one.name] for one in states if one.wanted or one.standing}
+        gone = {one.name for one in states if not one.wanted and not one.standing and not one.error}
+        self._wanted = {name: text for name, text in self._wanted.items() if name not in gone}
+        self._standing -= gone
+        self._remember()
         error = next((one.error for one in states if one.error), "")
         took_s = time.monotonic() - began_s
         if not error and took_s > self._spec.timeout_s:
@@ -75,6 +81,7 @@ class Scribe:
             self._sought = order.names
         else:
             self._wanted[order.name] = order.text
+        self._told = None  # an order is answered even where it changed nothing
         self.run()
 
     def reset(self, order: Reset) -> None:
@@ -116,10 +123,10 @@ class Scribe:
 
     def _remember(self) -> None:
         """Leave the names of all files to the next scribe, before they are written."""
-        names = [name for name, text in self._wanted.items() if text] + sorted(self._stale)
-        left: dict[str, object] = {"files": sorted(names[:MAX_REMEMBERED])} if names else {}
-        # Before the first order nothing is known to be gone: what was left to this one is left to the next.
-        if left != self._left and (self._wanted or not self._stale):
+        self._standing |= self._wanted.keys()
+        names = [*sorted(self._standing), *sorted(self._stale)][:MAX_REMEMBERED]
+        left: dict[str, object] = {"files": names} if names else {}
+        if left != self._left:
             self._left = left
             spec = self._spec
             self._channel.send(Findings(spec.device, spec.incarnation, (), (), {}, left))
@@ -135,10 +142,8 @@ def run(spec: WorkerSpec, lifeline_fd: int) -> int:
     match = Params("match", spec.match)
     directory = match.text("directory")
     os.umask(READABLE_BY_ALL)
-    try:
+    with suppress(OSError):  # the first write says it
         os.makedirs(directory, 0o755, exist_ok=True)  # noqa: PTH103 - text paths throughout
-    except OSError:
-        pass  # the first write says it
     needs = SandboxNeeds(
         (
             PathNeed(directory, "rw", vital=True),

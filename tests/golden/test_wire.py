@@ -67,7 +67,8 @@ EXAMPLES: dict[str, object] = {
         "scribe:cdi/specs",
         1,
         (messages.SpecFile("devd.devd.io_gpu.json", "a" * 64, "", "ENOSPC (No space left on device)"),),
-        ("nvidia.com/gpu=GPU-1",),
+        sought=("nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2"),
+        known=("nvidia.com/gpu=GPU-1",),
     ),
     "ProbeNow": messages.ProbeNow(("/dev/gpu7",)),
     "Reset": messages.Reset(

@@ -1,0 +1,226 @@
+"""Between the tables and the scribe: what is to stand in the CDI specifications, and which names are true by now.
+
+A name is given to a container only while the specification that stands in the directory says of its device what devd
+would say now. Everything here runs on the event loop; the scribe does the writing, one order at a time.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from devd.daemon import cdi
+from devd.daemon.cdi_shelf import Shelf
+from devd.daemon.config import Resource
+from devd.daemon.device_state import Policy
+from devd.daemon.resource import ContainerGrant
+from devd.daemon.supervisor import Supervisor
+from devd.ipc.messages import Device, SeekNames, WorkerSpec, WriteSpec, Written
+
+SCRIBE_ID = "scribe:cdi/specs"
+"""The supervisor's id of the scribe; no device's, as it has a slash."""
+SCRIBE_UID = 0x700F0000
+"""The first behind those that workers get in turn: the files must never be another's."""
+ELSEWHERE = "/etc/cdi"
+"""Where runtimes look beside the directory of specifications that are made as the node runs."""
+PERIOD_S = 10.0
+TIMEOUT_S = 5.0
+"""Of a round over all files."""
+
+log = logging.getLogger("devd.cdi")
+
+
+class CdiDesk:
+    """Owner of the scribe, of what it is to write, and of what is known to stand."""
+
+    def __init__(
+        self, supervisor: Supervisor, directory: Path, resources: Iterable[Resource], changed: Callable[[str], None]
+    ) -> None:
+        """Start the scribe if there is something to write, or something that an earlier devd wrote.
+
+        ``changed`` is called with a resource's name when another set of its devices has a name.
+        """
+        self._supervisor = supervisor
+        self._directory = directory
+        self._changed = changed
+        self._files = {one.name: cdi.file_name(one.name) for one in resources if one.cdi != "off"}
+        self._shelves: dict[str, Shelf] = {}
+        self._owed: dict[str, str] = {}
+        self._ordered: tuple[str, str] | None = None
+        self._sought: tuple[str, ...] = ()
+        self._asked: tuple[str, ...] | None = None
+        self._seen: tuple[str, ...] | None = None
+        self._known: frozenset[str] = frozenset()
+        if self._files or supervisor.baseline(SCRIBE_ID):
+            self._send_out()
+
+    # ---- what should stand ----
+
+    def refresh(self, rules: Resource, devices: Mapping[str, Device]) -> None:
+        """Have a resource's specification tell of these devices by these rules."""
+        if rules.cdi == "off":
+            self.remove(rules.name)
+            return
+        shelf = self._shelves.setdefault(rules.name, Shelf(rules.name))
+        self._files[rules.name] = shelf.file
+        if shelf.refresh(rules, devices) or shelf.standing != shelf.digest:
+            self._owed[shelf.file] = shelf.text
+        self._sought = tuple(sorted({name for one in self._shelves.values() for name in one.vendors.values()}))
+        if self._supervisor.get(SCRIBE_ID) is None:
+            self._send_out()
+        self._pump()
+
+    def remove(self, name: str) -> None:
+        """Take a resource's specification away, if it has one."""
+        self._shelves.pop(name, None)
+        file = self._files.pop(name, None)
+        if file is not None:
+            self._owed[file] = ""
+            self._pump()
+
+    # ---- what is true ----
+
+    def lacking(self, rules: Resource, device: str) -> str:
+        """Return why a device cannot be given by name, "" when it can, or has nothing that would have to be named."""
+        shelf = self._shelves.get(rules.name)
+        if shelf is None:
+            return "its CDI specification has not been written yet"
+        if shelf.nameless(device) or shelf.name(device, self._is_known):
+            return ""
+        if vendor := shelf.vendors.get(device):
+            places = " and ".join(dict.fromkeys((ELSEWHERE, str(self._directory))))
+            return f"no CDI specification in {places} has {vendor}: have the vendor's tool write it, or set cdi to off"
+        if unfit := shelf.unfit(device):
+            return unfit
+        why = shelf.error or self._trouble()
+        if not why:
+            return "its CDI specification is being written"
+        return (
+            f"its CDI specification could not be written: {why}: "
+            f"let devd write to {self._directory} (--cdi-dir), or set cdi to off"
+        )
+
+    def name(self, resource: str, device: str) -> str:
+        """Return the name that is given for a device now, or nothing."""
+        shelf = self._shelves.get(resource)
+        return shelf.name(device, self._is_known) if shelf is not None else ""
+
+    def given(self, rules: Resource, devices: Sequence[str], full: ContainerGrant) -> ContainerGrant:
+        """Return what a container gets of devices, of which ``full`` is everything, as far as not by name."""
+        shelf = self._shelves.get(rules.name)
+        if rules.cdi == "off" or shelf is None:
+            return full
+        named = {device: name for device in devices if (name := shelf.name(device, self._is_known))}
+        covered = [shelf.edits(device) for device in named]
+        return cdi.by_name(full, only=rules.cdi == "only", names=list(named.values()), covered=covered)
+
+    def settled(self, rules: Resource) -> bool:
+        """Return whether it is known which of a resource's devices have a name."""
+        shelf = self._shelves.get(rules.name)
+        if rules.cdi == "off" or (shelf is not None and self._trouble()):
+            return True
+        return shelf is not None and shelf.settled and (not shelf.vendors or self._seen == self._sought)
+
+    def status(self, rules: Resource) -> dict[str, Any]:
+        """Return what the status tells of a resource's specification."""
+        shelf = self._shelves.get(rules.name)
+        return {"mode": rules.cdi, **(shelf.status(self._is_known) if shelf is not None else {})}
+
+    def facts(self) -> dict[str, object] | None:
+        """Return what the status tells of the scribe; None without one."""
+        charge = self._supervisor.get(SCRIBE_ID)
+        if charge is None:
+            return None
+        healthy = self._supervisor.healthy(SCRIBE_ID)
+        return {
+            "directory": str(self._directory),
+            "pid": charge.state.pid,
+            "health": "Healthy" if healthy else "Unhealthy",
+            "reason": "" if healthy else charge.state.reason,
+        }
+
+    def _is_known(self, name: str) -> bool:
+        return name in self._known
+
+    def _trouble(self) -> str:
+        """Return what is wrong with the scribe itself, or nothing."""
+        charge = self._supervisor.get(SCRIBE_ID)
+        if charge is None or not charge.state.decided or self._supervisor.healthy(SCRIBE_ID):
+            return ""
+        return charge.state.reason or "its writer does not answer"
+
+    # ---- the scribe ----
+
+    def greeted(self) -> None:
+        """Tell a scribe that has just begun all it should know."""
+        if self._ordered is not None:
+            self._owed.setdefault(self._ordered[0], "")
+        self._ordered = self._asked = self._seen = None
+        for shelf in self._shelves.values():
+            self._owed[shelf.file] = shelf.text
+        self._pump()
+
+    def take(self, written: Written) -> None:
+        """Take in what the scribe says of all files."""
+        states = {one.name: one for one in written.files}
+        known = frozenset(written.known) & frozenset(self._sought)
+        moved = known != self._known
+        self._known, self._seen = known, written.sought
+        for name, shelf in self._shelves.items():
+            state = states.get(shelf.file)
+            before = shelf.error
+            if (state is not None and shelf.take(state)) or (moved and shelf.vendors):
+                self._say(name, shelf, before)
+                self._changed(name)
+        if self._ordered is not None:
+            done = states.get(self._ordered[0])
+            if done is not None and done.wanted == self._ordered[1]:
+                self._ordered = None
+        self._pump()
+
+    def _say(self, name: str, shelf: Shelf, before: str) -> None:
+        if shelf.error and shelf.error != before:
+            log.warning("%s: CDI specification not written: %s", name, shelf.error, extra={"resource": name})
+        elif before and not shelf.error:
+            log.info("%s: CDI specification written", name, extra={"resource": name})
+
+    def _pump(self) -> None:
+        """Give the scribe its next order; what it cannot take is given again when it has begun anew."""
+        if self._ordered is not None:
+            return
+        if self._asked != self._sought:
+            if self._supervisor.workforce.send(SCRIBE_ID, SeekNames(self._sought)):
+                self._asked = self._sought
+            else:
+                return
+        while self._owed:
+            file, text = next(iter(self._owed.items()))
+            if not self._supervisor.workforce.send(SCRIBE_ID, WriteSpec(file, text)):
+                return
+            del self._owed[file]
+            self._ordered = (file, hashlib.sha256(text.encode()).hexdigest() if text else "")
+            return
+
+    def _send_out(self) -> None:
+        policy = Policy(period_s=PERIOD_S, timeout_s=TIMEOUT_S, retry_s=30.0)
+        self._supervisor.add(SCRIBE_ID, "", policy, self._spec)
+
+    def _spec(self, incarnation: int, health_endpoint: str, command_endpoint: str) -> WorkerSpec:
+        return WorkerSpec(
+            role="scribe",
+            device=SCRIBE_ID,
+            resource="",
+            driver="",
+            incarnation=incarnation,
+            health_endpoint=health_endpoint,
+            command_endpoint=command_endpoint,
+            period_s=PERIOD_S,
+            timeout_s=TIMEOUT_S,
+            match={
+                "directory": str(self._directory),
+                "elsewhere": [ELSEWHERE],
+                "names": sorted(self._files.values()),
+            },
+            sandbox={"required": False, "uid": SCRIBE_UID},
+        )
