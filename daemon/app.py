@@ -283,6 +283,7 @@ class Daemon:
     async def _take_apart(self) -> None:
         """End in the order that tells no lies: first the streams, then the workers."""
         self._reload.close()
+        self._cdi.close()
         await self._fleet.stop(ENDPOINTS_LEAVE_WITHIN_S)
         for charge in self._supervisor:
             self._supervisor.send(charge.state.id, ev.Retired(self._supervisor.now()))

@@ -24,7 +24,7 @@ SCRIBE_UID = 0x700F0000
 """The first behind those that workers get in turn: the files must never be another's."""
 ELSEWHERE = "/etc/cdi"
 """Where runtimes look beside the directory of specifications that are made as the node runs."""
-PERIOD_S = 10.0
+PERIOD_S = 5.0
 TIMEOUT_S = 5.0
 """Of a round over all files."""
 
@@ -52,13 +52,20 @@ class CdiDesk:
         self._asked: tuple[str, ...] | None = None
         self._seen: tuple[str, ...] | None = None
         self._known: frozenset[str] = frozenset()
+        self._closed = False
         if self._files or supervisor.baseline(SCRIBE_ID):
             self._send_out()
+
+    def close(self) -> None:
+        """Leave all as it stands: a container that starts again while devd does not run needs the names it was given."""
+        self._closed = True
 
     # ---- what should stand ----
 
     def refresh(self, rules: Resource, devices: Mapping[str, Device]) -> None:
         """Have a resource's specification tell of these devices by these rules."""
+        if self._closed:
+            return
         if rules.cdi == "off":
             self.remove(rules.name)
             return
