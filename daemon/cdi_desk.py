@@ -57,7 +57,7 @@ class CdiDesk:
             self._send_out()
 
     def close(self) -> None:
-        """Leave all as it stands: a container that starts again while devd does not run needs the names it was given."""
+        """Leave all as it stands: containers that start again while devd does not run need the names they were given."""
         self._closed = True
 
     # ---- what should stand ----

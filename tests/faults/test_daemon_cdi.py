@@ -317,6 +317,7 @@ def test_what_a_vendor_specifies_goes_by_his_name() -> None:
 
 def test_what_has_no_node_needs_no_name() -> None:
     """A simulated device has nothing that CDI could bring, and is given as ever."""
+
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM, 1)
         assert not (await rig.kubelet.allocate(SIM)).response.cdi_devices
