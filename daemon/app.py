@@ -140,7 +140,7 @@ class Daemon:
         self._feed = HealthFeed(loop, bus, self._supervisor.reported, self._misbehaved)
         self._supervisor.on_stall(self._feed.drain)
         self._desk = PreStartDesk(self._ask_pre_start, self._expire_pre_start)
-        self._cdi = CdiDesk(self._supervisor, self._options.cdi_dir, self._config.resources, self._renamed)
+        self._cdi = CdiDesk(loop, self._supervisor, self._options.cdi_dir, self._config.resources, self._renamed)
         watch = KubeletWatch(endpoint_directory(self._config.kubelet), log=kubelet_log)
         self._fleet = Fleet(
             self._config, self._supervisor, self._desk, self._cdi, watch, self._times, self._serving_failed
@@ -199,6 +199,7 @@ class Daemon:
 
     def _wrote(self, written: Written) -> None:
         self._cdi.take(written)
+        self._wake()
 
     def _renamed(self, resource: str) -> None:
         table = self._fleet.tables.get(resource)

@@ -87,6 +87,11 @@ def file_name(resource: str) -> str:
     return f"{VENDOR_PREFIX}{hashlib.sha256(resource.encode()).hexdigest()}.json"
 
 
+def digest(text: str) -> str:
+    """Return what a specification's text is known by, "" for none."""
+    return hashlib.sha256(text.encode()).hexdigest() if text else ""
+
+
 def shared_placeholders(used: frozenset[str]) -> frozenset[str]:
     """Return those of some placeholders that depend on what else the container gets."""
     return used & _SHARED

@@ -4,9 +4,10 @@ A name is given to a container only while the specification that stands in the d
 would say now. Everything here runs on the event loop; the scribe does the writing, one order at a time.
 """
 
-import hashlib
 import logging
+from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from devd.daemon.config import Resource
 from devd.daemon.device_state import Policy
 from devd.daemon.resource import ContainerGrant
 from devd.daemon.supervisor import Supervisor
-from devd.ipc.messages import Device, SeekNames, WorkerSpec, WriteSpec, Written
+from devd.ipc.messages import Device, SpecText, WorkerSpec, WriteSpecs, Written
 
 SCRIBE_ID = "scribe:cdi/specs"
 """The supervisor's id of the scribe; no device's, as it has a slash."""
@@ -27,6 +28,10 @@ ELSEWHERE = "/etc/cdi"
 PERIOD_S = 5.0
 TIMEOUT_S = 5.0
 """Of a round over all files."""
+ORDER_GAP_S = 0.2
+"""Least time between two orders: each makes runtimes read files anew, and an answer of which too many are a flood."""
+MAX_ORDER_BYTES = 3 * 1024 * 1024
+"""Texts in one order; more than one specification may have, and less than a message."""
 
 log = logging.getLogger("devd.cdi")
 
@@ -35,19 +40,26 @@ class CdiDesk:
     """Owner of the scribe, of what it is to write, and of what is known to stand."""
 
     def __init__(
-        self, supervisor: Supervisor, directory: Path, resources: Iterable[Resource], changed: Callable[[str], None]
+        self,
+        loop: AbstractEventLoop,
+        supervisor: Supervisor,
+        directory: Path,
+        resources: Iterable[Resource],
+        changed: Callable[[str], None],
     ) -> None:
         """Start the scribe if there is something to write, or something that an earlier devd wrote.
 
         ``changed`` is called with a resource's name when another set of its devices has a name.
         """
+        self._loop = loop
         self._supervisor = supervisor
         self._directory = directory
         self._changed = changed
         self._files = {one.name: cdi.file_name(one.name) for one in resources if one.cdi != "off"}
         self._shelves: dict[str, Shelf] = {}
         self._owed: dict[str, str] = {}
-        self._ordered: tuple[str, str] | None = None
+        self._ordered: dict[str, str] | None = None
+        self._rest: TimerHandle | None = None
         self._sought: tuple[str, ...] = ()
         self._asked: tuple[str, ...] | None = None
         self._seen: tuple[str, ...] | None = None
@@ -57,8 +69,10 @@ class CdiDesk:
             self._send_out()
 
     def close(self) -> None:
-        """Leave all as it stands: containers that start again while devd does not run need the names they were given."""
+        """Leave all as it stands: containers that start again while devd does not run need their names."""
         self._closed = True
+        if self._rest is not None:
+            self._rest.cancel()
 
     # ---- what should stand ----
 
@@ -145,6 +159,7 @@ class CdiDesk:
             "pid": charge.state.pid,
             "health": "Healthy" if healthy else "Unhealthy",
             "reason": "" if healthy else charge.state.reason,
+            "sandbox": asdict(charge.sandbox) if charge.sandbox is not None else None,
         }
 
     def _is_known(self, name: str) -> bool:
@@ -161,8 +176,8 @@ class CdiDesk:
 
     def greeted(self) -> None:
         """Tell a scribe that has just begun all it should know."""
-        if self._ordered is not None:
-            self._owed.setdefault(self._ordered[0], "")
+        for file in self._ordered or ():
+            self._owed.setdefault(file, "")
         self._ordered = self._asked = self._seen = None
         for shelf in self._shelves.values():
             self._owed[shelf.file] = shelf.text
@@ -180,10 +195,10 @@ class CdiDesk:
             if (state is not None and shelf.take(state)) or (moved and shelf.vendors):
                 self._say(name, shelf, before)
                 self._changed(name)
-        if self._ordered is not None:
-            done = states.get(self._ordered[0])
-            if done is not None and done.wanted == self._ordered[1]:
-                self._ordered = None
+        ordered = self._ordered or {}
+        taken = all(file in states and states[file].wanted == wanted for file, wanted in ordered.items())
+        if taken and written.sought == self._asked:
+            self._ordered = None
         self._pump()
 
     def _say(self, name: str, shelf: Shelf, before: str) -> None:
@@ -194,20 +209,32 @@ class CdiDesk:
 
     def _pump(self) -> None:
         """Give the scribe its next order; what it cannot take is given again when it has begun anew."""
-        if self._ordered is not None:
+        waits = self._ordered is not None or self._rest is not None or self._closed
+        if waits or (not self._owed and self._asked == self._sought):
             return
-        if self._asked != self._sought:
-            if self._supervisor.workforce.send(SCRIBE_ID, SeekNames(self._sought)):
-                self._asked = self._sought
-            else:
-                return
-        while self._owed:
-            file, text = next(iter(self._owed.items()))
-            if not self._supervisor.workforce.send(SCRIBE_ID, WriteSpec(file, text)):
-                return
-            del self._owed[file]
-            self._ordered = (file, hashlib.sha256(text.encode()).hexdigest() if text else "")
+        files = self._batch()
+        if not self._supervisor.workforce.send(SCRIBE_ID, WriteSpecs(files, self._sought)):
             return
+        for one in files:
+            del self._owed[one.name]
+        self._ordered = {one.name: cdi.digest(one.text) for one in files}
+        self._asked = self._sought
+        self._rest = self._loop.call_later(ORDER_GAP_S, self._rested)
+
+    def _batch(self) -> tuple[SpecText, ...]:
+        """Return the oldest of what is owed, as much as a message takes."""
+        found: list[SpecText] = []
+        room = MAX_ORDER_BYTES
+        for name, text in self._owed.items():
+            room -= len(text)
+            if found and room < 0:
+                break
+            found.append(SpecText(name, text))
+        return tuple(found)
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._pump()
 
     def _send_out(self) -> None:
         policy = Policy(period_s=PERIOD_S, timeout_s=TIMEOUT_S, retry_s=30.0)

@@ -1,6 +1,5 @@
 """One resource's CDI specification: what it should say, what is known to stand, and so which names are true. Pure."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,7 +49,7 @@ class Shelf:
             # What stands goes on standing, and what it says of devices that are still so stays true.
             self._refused = str(error)
             return False
-        self.digest = hashlib.sha256(self.text.encode()).hexdigest() if self.text else ""
+        self.digest = cdi.digest(self.text)
         self._said[self.digest] = dict(self._edits)
         self._said = {one: said for one, said in self._said.items() if one in (before, self.digest, self.standing)}
         return self.digest != before

@@ -21,10 +21,9 @@ from devd.ipc.messages import (
     ProbeNow,
     Reset,
     ResetDone,
-    SeekNames,
     Stop,
     ToWorker,
-    WriteSpec,
+    WriteSpecs,
     Written,
 )
 from devd.ipc.sockets import Arrived, BoundSocket, Context, Limits
@@ -128,7 +127,7 @@ class CommandClient:
             return None
         if len(frames) != _FRAMES:
             raise ProtocolError(f"message of {len(frames)} frames: {_FRAMES} are needed")
-        return codec.decode(frames[0], ProbeNow, Reset, Stop, WriteSpec, SeekNames)
+        return codec.decode(frames[0], ProbeNow, Reset, Stop, WriteSpecs)
 
     def close(self) -> None:
         """Drop what is not sent and close. Safe to call twice."""

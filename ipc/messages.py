@@ -252,22 +252,26 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class WriteSpec:
-    """Have the file ``name`` hold ``text`` from now on, all of it or what it held before; "" takes it away."""
+class SpecText:
+    """What a CDI specification's file is to hold from now on, "" for no file at all."""
 
     name: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class SeekNames:
-    """Look for these names in the CDI specifications of others; what was sought before is sought no more."""
+class WriteSpecs:
+    """Have these files hold these texts, each of them or what it held before; the others stay as they are.
 
-    names: tuple[str, ...]
+    ``sought`` are all the names to look for in the specifications of others. The answer is ``Written``.
+    """
+
+    files: tuple[SpecText, ...]
+    sought: tuple[str, ...]
 
 
-ToWorker = ProbeNow | Reset | Stop | WriteSpec | SeekNames
-"""What the front may say on a worker's command channel; the last two to the scribe alone."""
+ToWorker = ProbeNow | Reset | Stop | WriteSpecs
+"""What the front may say on a worker's command channel; the last to the scribe alone."""
 
 
 # ---- front <-> fork server --------------------------------------------------------------------------------------
@@ -345,8 +349,7 @@ MESSAGES: dict[str, type] = {
         ProbeNow,
         Reset,
         Stop,
-        WriteSpec,
-        SeekNames,
+        WriteSpecs,
         Fork,
         Forked,
         ForkFailed,

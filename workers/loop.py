@@ -7,7 +7,7 @@ from typing import Protocol
 
 import zmq
 
-from devd.ipc.messages import ProbeNow, Reset, SeekNames, Stop, WriteSpec
+from devd.ipc.messages import ProbeNow, Reset, Stop, WriteSpecs
 from devd.workers.channel import RETRY_S, Channel
 from devd.workers.errors import EXIT_STOPPED
 
@@ -36,9 +36,7 @@ class Task(Protocol):
         """Touch these paths no more, and those named before again."""
 
 
-def serve(
-    task: Task, channel: Channel, lifeline_fd: int, order: Callable[[WriteSpec | SeekNames], None] | None = None
-) -> int:
+def serve(task: Task, channel: Channel, lifeline_fd: int, order: Callable[[WriteSpecs], None] | None = None) -> int:
     """Run a task until the front says stop or is gone; return the exit code. ``order`` takes the scribe's orders."""
     poller = zmq.Poller()
     poller.register(channel.client.socket, zmq.POLLIN)
@@ -70,7 +68,7 @@ def _follow(poller: zmq.Poller, before: frozenset[int], now: frozenset[int]) -> 
     return now
 
 
-def _obey(task: Task, channel: Channel, order: Callable[[WriteSpec | SeekNames], None] | None) -> bool:
+def _obey(task: Task, channel: Channel, order: Callable[[WriteSpecs], None] | None) -> bool:
     """Carry out what commands wait; return whether one of them was to stop."""
     for _ in range(COMMANDS_PER_TURN):
         match channel.client.receive():
@@ -84,6 +82,6 @@ def _obey(task: Task, channel: Channel, order: Callable[[WriteSpec | SeekNames],
                 task.run()
             case Reset() as reset:
                 task.reset(reset)
-            case (WriteSpec() | SeekNames()) as told if order is not None:
+            case WriteSpecs() as told if order is not None:
                 order(told)
     return False

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from devd.ipc.messages import Findings, Reset, ResetDone, SeekNames, SpecFile, WorkerSpec, WriteSpec, Written
+from devd.ipc.messages import Findings, Reset, ResetDone, SpecFile, WorkerSpec, WriteSpecs, Written
 from devd.workers.cdi_files import OWN_NAME, SpecFiles, digest, known
 from devd.workers.channel import Channel
 from devd.workers.errors import NodeRenewedError
@@ -75,12 +75,10 @@ class Scribe:
         if error and (path := self._outdated()):
             raise NodeRenewedError(f"{path} was made anew since this process began: another one takes over")
 
-    def order(self, order: WriteSpec | SeekNames) -> None:
+    def order(self, order: WriteSpecs) -> None:
         """Take an order, and go over all files at once."""
-        if isinstance(order, SeekNames):
-            self._sought = order.names
-        else:
-            self._wanted[order.name] = order.text
+        self._sought = order.sought
+        self._wanted.update({one.name: one.text for one in order.files})
         self._told = None  # an order is answered even where it changed nothing
         self.run()
 

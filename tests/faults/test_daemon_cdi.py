@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from devd.daemon.cdi import file_name
+from devd.daemon.cdi_desk import SCRIBE_ID, SCRIBE_UID
 from devd.daemon.demo.kubelet_rules import AdmissionError
 from devd.daemon.demo.rig import Rig
 from tests.faults.worlds import FILES, SIM, alive, scenario, sim, until
@@ -336,3 +337,40 @@ def test_a_plain_file_cannot_be_given_by_name(tmp_path: Path) -> None:
         assert "is no device node: CDI cannot give it" in rig.device(device_id(tmp_path / "d", "a0"))["reason"]
 
     scenario(config(tmp_path / "d", "only").replace('/*"', '/*", type: any'), play)
+
+
+def test_many_resources_are_written_in_few_orders() -> None:
+    """More specifications than a worker may send messages in a row: all stand at once, and the scribe is no flood."""
+    names = [f"test.devd.io/r{number}" for number in range(256)]
+    mount = "mounts: [{host: /tmp, container: /t}]"
+    text = "".join(
+        f"  - {{name: {name}, driver: sim, match: {{devices: [{{name: d{number}}}]}}, cdi: only, {mount}}}\n"
+        for number, name in enumerate(names)
+    )
+
+    async def play(rig: Rig) -> None:
+        for name in names:
+            await rig.healthy(name, 1)
+        scribe = rig.status()["daemon"]["cdi"]
+        assert len(list(rig.cdi_dir.glob("devd.*.json"))) == len(names)
+        assert scribe["health"] == "Healthy"
+        assert [one["event"] for one in rig.journal(SCRIBE_ID) if one["event"] in {"crash", "kill"}] == []
+
+    scenario(f"resources:\n{text}", play)
+
+
+@pytest.mark.root
+def test_the_scribe_stands_behind_the_sandbox(tmp_path: Path) -> None:
+    """Whatever layer a worker has, the scribe has; its uid is no worker's, and the file is readable by all."""
+    one = link(tmp_path / "d", "a0")
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(FILES, 1)
+        scribe, worker = rig.status()["daemon"]["cdi"]["sandbox"], rig.device(one)["sandbox"]
+        assert set(worker["active"]) <= set(scribe["active"])
+        assert scribe["active"]
+        if "identity" in scribe["active"]:
+            assert (rig.cdi_dir / FILE).stat().st_uid == SCRIBE_UID
+        assert (rig.cdi_dir / FILE).stat().st_mode & 0o777 == 0o644
+
+    scenario(config(tmp_path / "d", "auto"), play)

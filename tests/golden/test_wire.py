@@ -79,8 +79,9 @@ EXAMPLES: dict[str, object] = {
         ),
     ),
     "Stop": messages.Stop(),
-    "WriteSpec": messages.WriteSpec("devd.devd.io_gpu.json", "{}\n"),
-    "SeekNames": messages.SeekNames(("nvidia.com/gpu=GPU-1",)),
+    "WriteSpecs": messages.WriteSpecs(
+        (messages.SpecText("devd.devd.io_gpu.json", "{}\n"),), sought=("nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2")
+    ),
     "Fork": messages.Fork(1, SPEC),
     "Forked": messages.Forked(1, 4711),
     "ForkFailed": messages.ForkFailed(1, "EAGAIN (Resource temporarily unavailable)"),
