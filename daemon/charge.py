@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from devd.daemon.device_state import DeviceState, Memory, Policy
-from devd.ipc.messages import Findings, Listing, Sandbox, WorkerSpec, Written
+from devd.ipc.messages import Fault, Findings, Listing, Sandbox, WorkerSpec, Written
 
 SpecMaker = Callable[[int, str, str], WorkerSpec]
 """(incarnation, health endpoint, command endpoint) -> the worker's spec."""
@@ -22,6 +22,8 @@ class Charge:
     sandbox: Sandbox | None = None
     findings: Findings | None = None
     asks_usage: bool = False
+    simulated: bool = False
+    injected: Fault | None = None
     uid: int = -1
     since_wall_s: float = 0.0
     last_probe_wall_s: float = 0.0
@@ -29,9 +31,14 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Whom the supervisor tells. ``changed`` comes after each step that changed what is shown of a device."""
+    """Whom the supervisor tells.
+
+    ``changed`` comes after each step that changed what is shown of a device, ``turned`` before it when the kubelet's
+    list is another one by it.
+    """
 
     changed: Callable[[str], None]
+    turned: Callable[[str], None]
     forgotten: Callable[[str], None]
     listed: Callable[[str, Listing], None]
     answered: Callable[[int, str, bool, str], None]

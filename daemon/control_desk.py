@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from devd.daemon import events as ev
 from devd.daemon.claimed_text import REASON_CHARS, plain
+from devd.daemon.injection import inject
 from devd.daemon.supervisor import Supervisor
 from devd.ipc.control import ControlServer
 from devd.ipc.messages import ControlReply, ControlRequest
@@ -65,7 +66,9 @@ class ControlDesk:
                 return ControlReply(ok=True, error="")
             case "probe" | "restart" | "cordon" | "uncordon":
                 return self._order(request)
-        known = "status, health, probe, restart, cordon, uncordon and reload"
+            case "inject":
+                return self._inject(request)
+        known = "status, health, probe, restart, cordon, uncordon, inject and reload"
         return ControlReply(ok=False, error=f"unknown verb {request.verb!r:.40}: this daemon knows {known}")
 
     def _order(self, request: ControlRequest) -> ControlReply:
@@ -86,3 +89,11 @@ class ControlDesk:
         if not self._supervisor.probe_now(device):
             return ControlReply(ok=False, error=f"{device}: no worker can be asked now ({charge.state.phase})")
         return ControlReply(ok=True, error="")
+
+    def _inject(self, request: ControlRequest) -> ControlReply:
+        devices, error = inject(self._supervisor, request.args)
+        if error:
+            return ControlReply(ok=False, error=error)
+        fault = str(request.args.get("fault"))
+        log.info("an operator injected %s into %d devices", fault, len(devices), extra={"event": "inject"})
+        return ControlReply(ok=True, error="", data={"devices": list(devices)})

@@ -82,11 +82,15 @@ class ResetFinished:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The worker and all of its process group are gone. ``detail`` says how ("killed by SIGSEGV")."""
+    """The worker and all of its process group are gone. ``detail`` says how ("killed by SIGSEGV").
+
+    ``wait_s`` goes on top of the next one's own pause: many died at once, and they come back one after the other.
+    """
 
     at_s: float
     incarnation: int
     detail: str
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

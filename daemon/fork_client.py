@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from devd.daemon.turns import Turns
 from devd.ipc import codec
 from devd.ipc.errors import ProtocolError
 from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, WorkerSpec
@@ -57,8 +58,9 @@ class ForkEvents:
 class ForkClient:
     """One fork server at a time."""
 
-    def __init__(self, loop: AbstractEventLoop, events: ForkEvents) -> None:
+    def __init__(self, loop: AbstractEventLoop, events: ForkEvents, turns: Turns) -> None:
         self._loop = loop
+        self._turns = turns
         self._events = events
         self._socket: socket.socket | None = None
         self._waiting: deque[Order] = deque()
@@ -164,18 +166,24 @@ class ForkClient:
     # ---- receiving ----
 
     def _readable(self) -> None:
-        while self._socket is not None:
-            try:
-                data, fds, _flags, _address = socket.recv_fds(self._socket, MAX_PACKET_BYTES, 1)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._lost(f"the fork server is gone: {error}")
-                return
-            if not data:
-                self._lost("the fork server closed its socket")
-                return
-            self._handle(data, fds)
+        self._turns.put(self, self._take_one)
+
+    def _take_one(self) -> bool:
+        """Take in one packet; return whether there may be more."""
+        if self._socket is None:
+            return False
+        try:
+            data, fds, _flags, _address = socket.recv_fds(self._socket, MAX_PACKET_BYTES, 1)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._lost(f"the fork server is gone: {error}")
+            return False
+        if not data:
+            self._lost("the fork server closed its socket")
+            return False
+        self._handle(data, fds)
+        return True
 
     def _handle(self, data: bytes, fds: list[int]) -> None:
         try:

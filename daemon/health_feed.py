@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from devd.daemon.turns import Turns
 from devd.ipc.health import HealthSubscriber, Received
 from devd.ipc.messages import Health
 
@@ -19,8 +20,10 @@ BURST = 1000.0
 """Messages at once: what a worker may have queued while the front was away, with room."""
 PUBLISHES_PER_S = 1e6
 """More than any process can publish in a second; what libzmq does not take counts as well."""
+MESSAGES_A_TURN = 8
+"""Messages taken before others have their turn."""
 BATCH = 256
-"""Messages taken before the loop gets its turn again."""
+"""Messages taken at a time after an absence of the front's own."""
 DRAIN_BATCHES = 64
 """After an absence of the front's own: the full queues of 256 workers."""
 REFUSALS = ("unknown sender", "flood", "garbage", "spoof", "future", "stale")
@@ -45,16 +48,17 @@ class HealthFeed:
         self,
         loop: AbstractEventLoop,
         subscriber: HealthSubscriber,
+        turns: Turns,
         reported: Callable[[str, Health], str],
         misbehaved: Callable[[str, str], None],
     ) -> None:
         self._loop = loop
         self._subscriber = subscriber
+        self._turns = turns
         self._reported = reported
         self._misbehaved = misbehaved
         self._buckets: dict[str, _Bucket] = {}
         self._refused: Counter[str] = Counter()
-        self._again = False
         self.received = 0
         loop.add_reader(subscriber.fd, self._readable)
 
@@ -66,7 +70,7 @@ class HealthFeed:
     def drain(self) -> None:
         """Take in what has arrived, as far as DRAIN_BATCHES go: a flood has no end."""
         for _ in range(DRAIN_BATCHES):
-            if not self._batch():
+            if not self._batch(BATCH):
                 return
 
     def forget(self, device: str) -> None:
@@ -78,19 +82,18 @@ class HealthFeed:
         self._loop.remove_reader(self._subscriber.fd)
 
     def _readable(self) -> None:
-        self._again = False
-        more = self._batch()
-        if (more or self._subscriber.pending()) and not self._again:
-            self._again = True
-            self._loop.call_soon(self._readable)
+        self._turns.put(self, self._some)
 
-    def _batch(self) -> bool:
+    def _some(self) -> bool:
+        return self._batch(MESSAGES_A_TURN) or self._subscriber.pending()
+
+    def _batch(self, limit: int) -> bool:
         """Take in one batch; return whether there may be more."""
-        batch = self._subscriber.drain(BATCH)
+        batch = self._subscriber.drain(limit)
         now_s = self._loop.time()
         for received in batch:
             self._take(received, now_s)
-        return len(batch) >= BATCH
+        return len(batch) >= limit
 
     def _take(self, received: Received, now_s: float) -> None:
         self.received += 1

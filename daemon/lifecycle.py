@@ -211,7 +211,7 @@ def _exited(state: DeviceState, event: ev.Exited, policy: Policy) -> Step:
     if state.phase is Phase.RESETTING:
         text = f"its worker ended during the reset: {event.detail}"
         state, effects = moves.answer(state, ok=False, text=text)
-    after, more = moves.ended(state, event.at_s, event.detail, policy)
+    after, more = moves.ended(state, event.at_s, event.detail, policy, event.wait_s)
     return after, (*effects, *more)
 
 

@@ -69,8 +69,11 @@ def answer(state: DeviceState, *, ok: bool, text: str) -> tuple[DeviceState, tup
     return replace(state, waiters=()), answers
 
 
-def ended(state: DeviceState, at_s: float, detail: str, policy: Policy) -> Step:
-    """Decide what follows on the end of a worker (or on a fork that failed): the one place that counts restarts."""
+def ended(state: DeviceState, at_s: float, detail: str, policy: Policy, wait_s: float = 0.0) -> Step:
+    """Decide what follows on the end of a worker (or on a fork that failed): the one place that counts restarts.
+
+    ``wait_s`` goes on top of the pause.
+    """
     state = replace(state, pid=None, wedged=False, last_exit=detail, activity="")
     if not state.wanted:
         state, answers = answer(state, ok=False, text="the device is being withdrawn")
@@ -90,7 +93,7 @@ def ended(state: DeviceState, at_s: float, detail: str, policy: Policy) -> Step:
     )
     if state.probation or len(exits) > policy.intensity:
         return give_up(state, at_s, detail, policy)
-    pause_s = backoff_s(state.id, state.streak, policy)
+    pause_s = backoff_s(state.id, state.streak, policy) + wait_s
     record = ev.Record("restart", f"worker {detail}; the next one starts in {pause_s:.1f} s")
     return enter(state, Phase.BACKOFF, at_s, at_s + pause_s), (record,)
 

@@ -11,6 +11,7 @@ import re
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Mapping
+from functools import partial
 
 from devd.daemon import events as ev
 from devd.daemon.charge import SpecMaker
@@ -90,12 +91,19 @@ class ScoutFeed:
             self._supervisor.respecify(scout, self._scout_spec(resource), _scout_policy(resource), CHANGED)
 
     def changed(self, name: str) -> None:
-        """Have a resource's scout leave those devices alone whose worker does not end, and no others."""
+        """Have a resource's scout leave those devices alone whose worker does not end, and no others.
+
+        Once for all that change together: it looks at every device of the resource.
+        """
+        self._supervisor.turns.put(("spared", name), partial(self._tell_spared, name))
+
+    def _tell_spared(self, name: str) -> bool:
         spared = self._spared(name)
         if spared == self._told.get(name, ()) or self._closed or name not in self._tables:
-            return
+            return False
         if self._supervisor.workforce.send(scout_id(name), ProbeNow(spared)):
             self._told[name] = spared
+        return False
 
     def _spared(self, name: str) -> tuple[str, ...]:
         table = self._tables.get(name)

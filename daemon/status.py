@@ -122,6 +122,7 @@ class StatusReport:
             "wedged": state.wedged,
             "cordon": state.cordon,
             "held": state.held,
+            "injected": self._injected(charge),
             "falls": len(state.falls),
             "numa_node": device.numa_node,
             "properties": dict(device.properties),
@@ -133,6 +134,12 @@ class StatusReport:
             "last_probe": self._last_probe(charge),
             "sandbox": asdict(charge.sandbox) if charge.sandbox is not None else None,
         }
+
+    def _injected(self, charge: Charge) -> str | None:
+        """Return the fault that an operator has a simulated device show now."""
+        fault = charge.injected
+        over = fault is None or (fault.until_s is not None and fault.until_s <= self._supervisor.now())
+        return None if fault is None or over else fault.do
 
     def _last_probe(self, charge: Charge) -> dict[str, Any] | None:
         last = charge.state.last

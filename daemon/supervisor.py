@@ -1,4 +1,4 @@
-"""The shell around the lifecycles: runs their effects, feeds them what happened, wakes them when something is due.
+"""The shell around the lifecycles: runs their effects and feeds them what happened.
 
 One charge is one device (or one resource's scout) with its state and its policy. Everything here runs on the event
 loop and nothing here blocks.
@@ -6,7 +6,7 @@ loop and nothing here blocks.
 
 import logging
 import time
-from asyncio import AbstractEventLoop, TimerHandle
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -17,18 +17,23 @@ from devd.daemon import lifecycle, proc
 from devd.daemon.census import Census
 from devd.daemon.charge import Charge, Keeper, Listeners, SpecMaker
 from devd.daemon.claimed_text import REASON_CHARS, bounded_findings, bounded_health, bounded_sandbox, plain
+from devd.daemon.crowd import Crowd
+from devd.daemon.deadlines import Deadlines
 from devd.daemon.device_state import DeviceState, Phase, Policy, remembered
 from devd.daemon.fences import Fences
 from devd.daemon.health_feed import most_sequence
 from devd.daemon.memory import baseline_fits
+from devd.daemon.turns import Turns
 from devd.daemon.workforce import End, Workforce
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
 from devd.ipc.identity import PeerAuthenticator
 from devd.ipc.messages import (
+    Fault,
     Findings,
     FromWorker,
     Health,
     Hello,
+    Inject,
     Listing,
     ProbeNow,
     Reset,
@@ -37,10 +42,6 @@ from devd.ipc.messages import (
     Usage,
     Written,
 )
-
-STALL_S = 0.25
-"""A timer of ours that fires this late means that the front itself was away."""
-TICK_GRAIN_S = 0.001
 
 log = logging.getLogger("devd.supervisor")
 
@@ -64,12 +65,10 @@ class Supervisor:
         self._health_endpoint = ipc_address(layout.health)
         self._tell = tell
         self._charges: dict[str, Charge] = {}
-        self._timer: TimerHandle | None = None
-        self._timer_due_s = float("inf")
-        self._in_due = False
-        self._drain: Callable[[], None] = lambda: None
-        self.stalls = 0
-        self.workforce = Workforce(loop, context, layout, auth, self)
+        self._crowd = Crowd()
+        self.turns = Turns(loop)
+        self._deadlines = Deadlines(loop, self.turns, self._charges, self.send)
+        self.workforce = Workforce(loop, context, layout, auth, self, self.turns)
 
     # ---- the charges ----
 
@@ -87,7 +86,7 @@ class Supervisor:
         if state.decided:
             self._tell.changed(device)
         self._run(charge, effects, state)
-        self._arm(charge)
+        self._deadlines.arm(charge)
 
     def respec(self, device: str, make_spec: SpecMaker, replaced: str = "") -> None:
         """Have the next worker made by another spec; ``replaced`` says that the id stands on other nodes now."""
@@ -113,7 +112,7 @@ class Supervisor:
 
     def healthy(self, device: str) -> bool:
         """Return whether the device has a live lease this instant, whatever timers have yet to fire."""
-        self._catch_up()
+        self._deadlines.catch_up()
         charge = self._charges.get(device)
         if charge is None or not charge.state.healthy:
             return False
@@ -128,19 +127,31 @@ class Supervisor:
         """Ask a device's worker to probe at once; False when none can be asked."""
         return self.workforce.send(device, ProbeNow())
 
+    def inject(self, device: str, fault: Fault | None) -> None:
+        """Have a simulated device misbehave, its present worker and those to come; None ends it."""
+        self._charges[device].injected = fault
+        # A worker that does not hear this hangs or is on its way out: the next one is told at its birth.
+        self.workforce.send(device, Inject(fault))
+        self._record(device, "injected", fault.do if fault is not None else "nothing any more")
+
     def now(self) -> float:
         """Return CLOCK_MONOTONIC seconds, the one clock of all deadlines."""
         return time.monotonic()
 
     def on_stall(self, drain: Callable[[], None]) -> None:
         """Set what is called first after the front was away: it takes in what has arrived meanwhile."""
-        self._drain = drain
+        self._deadlines.on_stall(drain)
+
+    @property
+    def stalls(self) -> int:
+        """How often the front itself was away."""
+        return self._deadlines.stalls
 
     # ---- events in, effects out ----
 
     def send(self, device: str, event: ev.Event) -> None:
         """Step a device's lifecycle; an event for a device that is gone is dropped."""
-        self._catch_up()
+        self._deadlines.catch_up()
         charge = self._charges.get(device)
         if charge is None:
             return
@@ -149,7 +160,7 @@ class Supervisor:
         self._note_changes(charge, before)
         self._run(charge, effects, before)
         if device in self._charges:
-            self._arm(charge)
+            self._deadlines.arm(charge)
 
     def _note_changes(self, charge: Charge, before: DeviceState) -> None:
         after = charge.state
@@ -163,8 +174,10 @@ class Supervisor:
             self._record(after.id, "verdict", detail, health=word, probe_at_s=probe_at_s)
         if (memory := remembered(after)) != remembered(before):
             self._keeper.keep(after.id, memory)
-        shown = (after.healthy, after.listed, after.decided, after.reason)
-        if shown != (before.healthy, before.listed, before.decided, before.reason):
+        if (after.healthy, after.listed) != (before.healthy, before.listed):
+            self._tell.turned(after.id)
+        shown = (after.healthy, after.listed, after.decided, after.reason, after.phase)
+        if shown != (before.healthy, before.listed, before.decided, before.reason, before.phase):
             self._tell.changed(after.id)
 
     def _run(self, charge: Charge, effects: tuple[ev.Effect, ...], before: DeviceState) -> None:
@@ -175,7 +188,8 @@ class Supervisor:
                     charge.sandbox = None
                     endpoint = self.workforce.socket_for_next()
                     spec = charge.make_spec(incarnation, self._health_endpoint, endpoint)
-                    spec = replace(spec, baseline=self._keeper.baseline(device))
+                    spec = replace(spec, baseline=self._keeper.baseline(device), injected=charge.injected)
+                    charge.simulated = spec.probe.get("kind") == "sim"
                     charge.asks_usage = spec.reset is not None and spec.reset.get("kind") == "driver"
                     uid = spec.sandbox.get("uid")
                     charge.uid = uid if isinstance(uid, int) else -1
@@ -183,7 +197,7 @@ class Supervisor:
                 case ev.AskStop():
                     self.workforce.send(device, Stop())
                 case ev.Kill(incarnation, _, inspect):
-                    self._kill(device, incarnation, inspect=inspect)
+                    self._kill_in_turn(device, incarnation, inspect=inspect)
                 case ev.SendReset(_, reset_id):
                     self._order_reset(charge, Reset(reset_id, charge.policy.reset_timeout_s or 0.0))
                 case ev.Answer(waiter, ok, text):
@@ -211,8 +225,17 @@ class Supervisor:
         else:
             self.workforce.send(device, order)
 
+    def _kill_in_turn(self, device: str, incarnation: int, *, inspect: bool) -> None:
+        """Have a worker ended in its turn: of hundreds that hang, first all are judged, then they are ended."""
+
+        def work() -> bool:
+            self._kill(device, incarnation, inspect=inspect)
+            return False
+
+        self.turns.put(("kill", device, incarnation), work)
+
     def _kill(self, device: str, incarnation: int, *, inspect: bool) -> None:
-        pid = self.workforce.pid(device) or self._fences.pid(device)
+        pid = self.workforce.pid(device, incarnation) or self._fences.pid(device)
         detail = proc.observe(pid) if inspect and pid is not None else ""
         self.workforce.kill(device, incarnation)
         self._fences.kill(device)
@@ -252,7 +275,9 @@ class Supervisor:
             stderr=list(end.last_words),
             usage=end.usage,
         )
-        self.send(device, ev.Exited(self.now(), incarnation, end.detail))
+        ordered = state.respawn or not (state.wanted and state.present)
+        wait_s = 0.0 if ordered else self._crowd.wait_s(self.now())
+        self.send(device, ev.Exited(self.now(), incarnation, end.detail, wait_s))
 
     def _fence_ended(self, device: str) -> None:
         charge = self._charges.get(device)
@@ -324,63 +349,12 @@ class Supervisor:
         self.send(device, ev.Reported(self.now(), health.incarnation, bounded_health(health)))
         return ""
 
-    # ---- time ----
-
-    def _arm(self, charge: Charge) -> None:
-        due_s = lifecycle.next_due_s(charge.state)
-        if due_s is not None and due_s < self._timer_due_s:
-            self._set_timer(due_s)
-
-    def _set_timer(self, due_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_due_s = due_s
-        # The loop's clock is CLOCK_MONOTONIC too.
-        self._timer = self._loop.call_at(due_s + TICK_GRAIN_S, self._due)
-
-    def _catch_up(self) -> None:
-        """After an absence of the front's own: forgive it before anything is decided, in whatever order wakes come."""
-        if not self._in_due and self.now() - self._timer_due_s > STALL_S:
-            self._due()
-
-    def _due(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._in_due = True
-        try:
-            self._do_due()
-        finally:
-            self._in_due = False
-
-    def _do_due(self) -> None:
-        now_s = self.now()
-        late_s = now_s - self._timer_due_s
-        self._timer, self._timer_due_s = None, float("inf")
-        if late_s > STALL_S:
-            self._forgive(late_s)
-            now_s = self.now()
-        for device, charge in list(self._charges.items()):
-            due_s = lifecycle.next_due_s(charge.state)
-            if due_s is not None and due_s <= now_s:
-                self.send(device, ev.Tick(now_s))
-        dues = (lifecycle.next_due_s(charge.state) for charge in self._charges.values())
-        due_s = min((one for one in dues if one is not None), default=None)
-        if due_s is not None and due_s < self._timer_due_s:
-            self._set_timer(max(due_s, now_s + TICK_GRAIN_S))
-
-    def _forgive(self, late_s: float) -> None:
-        """After an absence of the front's own: first give everyone the time back, then hear what has arrived."""
-        self.stalls += 1
-        log.warning("the front was away for %.2f s; every deadline is put off by it", late_s)
-        now_s = self.now()
-        for device in list(self._charges):
-            self.send(device, ev.Stalled(now_s, late_s))
-        self._drain()
+    # ---- the end ----
 
     def close(self) -> None:
         """Stop the clock and end every worker."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._deadlines.close()
+        self.turns.close()
         self._fences.close()
         self._census.close()
         self.workforce.close()

@@ -12,11 +12,13 @@ import time
 from asyncio import AbstractEventLoop
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import zmq
 
 from devd.daemon.fork_client import ForkClient, ForkEvents, describe_end, describe_status
+from devd.daemon.turns import Turns
 from devd.daemon.worker_handle import WorkerHandle
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
 from devd.ipc.errors import EndpointError
@@ -28,6 +30,10 @@ GROUP_POLL_S = 0.05
 
 DESCRIPTOR_RESERVE = 64
 """Descriptors kept for the kubelet, the logs and connections: libzmq aborts the process when accept(2) finds none."""
+DESCRIPTORS_A_WORKER = 12
+"""Gate, stderr, pidfd, its order's two, and libzmq's for a channel with its peer, with room."""
+DESCRIPTORS_COUNTED_EVERY = 16
+MESSAGES_A_TURN = 4
 OUT_OF_DESCRIPTORS = "the daemon is short of file descriptors: raise its limit (ulimit -n, LimitNOFILE=)"
 
 log = logging.getLogger("devd.workforce")
@@ -72,18 +78,21 @@ class Workforce:
         layout: RuntimeLayout,
         auth: PeerAuthenticator,
         owner: Owner,
+        turns: Turns,
     ) -> None:
         self._loop = loop
         self._context = context
         self._layout = layout
         self._auth = auth
         self._owner = owner
+        self._turns = turns
+        self._descriptors = DescriptorCount()
         self._handles: dict[str, WorkerHandle] = {}
         self._orders: dict[int, WorkerHandle] = {}
         self._by_pid: dict[int, WorkerHandle] = {}
         self._sockets_made = 0
         events = ForkEvents(self._forked, self._fork_failed, self._child_exit, self._fork_server_lost)
-        self.forks = ForkClient(loop, events)
+        self.forks = ForkClient(loop, events, turns)
         self.forks.start()
 
     @property
@@ -100,7 +109,7 @@ class Workforce:
     def spawn(self, device: str, spec: WorkerSpec) -> None:
         """Order a worker; its spec names the endpoint ``socket_for_next`` gave."""
         self._sockets_made += 1
-        if _descriptors_open() + DESCRIPTOR_RESERVE > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+        if self._descriptors.after_one_more() + DESCRIPTOR_RESERVE > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
             self._loop.call_soon(self._owner.spawn_failed, device, spec.incarnation, OUT_OF_DESCRIPTORS)
             return
         handle = WorkerHandle(self._loop, device, spec.incarnation, self._layout.command(self._sockets_made))
@@ -133,10 +142,10 @@ class Workforce:
         if handle is not None and handle.incarnation == incarnation:
             handle.kill()
 
-    def pid(self, device: str) -> int | None:
-        """Return the pid of a device's present worker."""
+    def pid(self, device: str, incarnation: int) -> int | None:
+        """Return the pid of a device's worker, if that incarnation is the present one."""
         handle = self._handles.get(device)
-        return handle.pid if handle is not None else None
+        return handle.pid if handle is not None and handle.incarnation == incarnation else None
 
     # ---- births ----
 
@@ -225,11 +234,15 @@ class Workforce:
     # ---- what workers say ----
 
     def _command_readable(self, handle: WorkerHandle) -> None:
+        self._turns.put(handle, partial(self._hear, handle))
+
+    def _hear(self, handle: WorkerHandle) -> bool:
+        """Take in some of what a worker has said; return whether there is more."""
         channel = handle.command
         if channel is None:
-            return
+            return False
         now_s = time.monotonic()
-        for received in channel.drain():
+        for received in channel.drain(MESSAGES_A_TURN):
             if not handle.rate.allows(now_s):
                 self._owner.misbehaved(handle.device, handle.incarnation, "floods its command channel")
                 break
@@ -237,8 +250,7 @@ class Workforce:
                 self._owner.misbehaved(handle.device, handle.incarnation, received.error)
             else:
                 self._owner.said(handle.device, handle.incarnation, received.message)
-        if handle.command is not None and handle.command.pending():
-            self._loop.call_soon(self._command_readable, handle)
+        return handle.command is not None and handle.command.pending()
 
     def close(self) -> None:
         """Kill and release everything. Workers that cannot die are left to the kernel, their gates closed."""
@@ -249,9 +261,23 @@ class Workforce:
         self._orders.clear()
 
 
-def _descriptors_open() -> int:
-    """Return how many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count is all that is wanted
+class DescriptorCount:
+    """How many descriptors this process has open: counted now and then, estimated upwards in between.
+
+    Counting takes about a millisecond where there are thousands, which is too much for each of hundreds of restarts.
+    """
+
+    def __init__(self) -> None:
+        self._counted = 0
+        self._since = DESCRIPTORS_COUNTED_EVERY
+
+    def after_one_more(self) -> int:
+        """Return how many there are at most once another worker has its own."""
+        if self._since >= DESCRIPTORS_COUNTED_EVERY:
+            self._counted = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count is all that is wanted
+            self._since = 0
+        self._since += 1
+        return self._counted + self._since * DESCRIPTORS_A_WORKER
 
 
 def _kill_group(pid: int) -> bool:

@@ -17,6 +17,7 @@ from devd.ipc.messages import (
     Findings,
     FromWorker,
     Hello,
+    Inject,
     Listing,
     ProbeNow,
     Reset,
@@ -127,7 +128,7 @@ class CommandClient:
             return None
         if len(frames) != _FRAMES:
             raise ProtocolError(f"message of {len(frames)} frames: {_FRAMES} are needed")
-        return codec.decode(frames[0], ProbeNow, Reset, Stop, WriteSpecs)
+        return codec.decode(frames[0], ProbeNow, Reset, Inject, Stop, WriteSpecs)
 
     def close(self) -> None:
         """Drop what is not sent and close. Safe to call twice."""

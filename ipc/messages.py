@@ -16,6 +16,7 @@ Verdict = Literal["pass", "fail", "none"]
 
 NodeKind = Literal["char", "block", "other"]
 Role = Literal["worker", "scout", "scribe"]
+FaultKind = Literal["fail", "hang", "slow", "crash", "exit", "exception", "oom", "flood"]
 
 
 # ---- what a device is -------------------------------------------------------------------------------------------
@@ -49,6 +50,18 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """What an operator has a simulated device do, to rehearse it.
+
+    ``until_s`` is CLOCK_MONOTONIC seconds; None is until it is taken back. ``reason`` is what a failing probe says.
+    """
+
+    do: FaultKind
+    until_s: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """All a worker or scout is told at birth. It reads no configuration and no environment.
 
@@ -57,7 +70,8 @@ class WorkerSpec:
     is the pause between the end of one probe (or scan) and the start of the next, ``timeout_s`` what one may take.
     ``leave_alone`` are paths that a scout must not touch: another process hangs in them. ``sandbox`` is what the
     operator widens and whether he requires all of it, and the uid the front gives this device. ``baseline`` is what the
-    last worker of this device left to its next (see ``Findings``).
+    last worker of this device left to its next (see ``Findings``). ``injected`` is for a simulated device
+    alone.
     """
 
     role: Role
@@ -76,6 +90,7 @@ class WorkerSpec:
     leave_alone: tuple[str, ...] = ()
     sandbox: Mapping[str, object] = field(default_factory=dict)
     baseline: Mapping[str, object] = field(default_factory=dict)
+    injected: Fault | None = None
 
 
 # ---- worker -> front --------------------------------------------------------------------------------------------
@@ -247,6 +262,13 @@ class Reset:
 
 
 @dataclass(frozen=True, slots=True)
+class Inject:
+    """Have a simulated device do this from now on, and probe it at once; None is what its script says again."""
+
+    fault: Fault | None
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Leave in order: finish the call under way, close the device, exit 0."""
 
@@ -270,7 +292,7 @@ class WriteSpecs:
     sought: tuple[str, ...]
 
 
-ToWorker = ProbeNow | Reset | Stop | WriteSpecs
+ToWorker = ProbeNow | Reset | Inject | Stop | WriteSpecs
 """What the front may say on a worker's command channel; the last to the scribe alone."""
 
 
@@ -348,6 +370,7 @@ MESSAGES: dict[str, type] = {
         Written,
         ProbeNow,
         Reset,
+        Inject,
         Stop,
         WriteSpecs,
         Fork,

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 
 from devd.ipc import codec
 from devd.ipc.errors import ProtocolError
-from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, ProbeNow, Reset, Stop, WorkerSpec
+from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, Inject, ProbeNow, Reset, Stop, WorkerSpec
 from devd.workers import linux, main, scout, scribe
 from devd.workers.birth import Role, become
 from devd.workers.children import GROUP_POLL_S, Children
-from devd.workers.sandbox import capabilities, seccomp
+from devd.workers.sandbox import capabilities, limits, seccomp
 
 MAX_PACKET_BYTES = 256 * 1024
 """Largest packet either side sends."""
@@ -178,7 +178,7 @@ def _warm_up() -> None:
         codec.decode(b"", Stop)
     except ProtocolError:
         traceback.format_exc()
-    for message in (Fork(0, spec), ProbeNow(), Reset(0, 0.0), Stop()):
+    for message in (Fork(0, spec), ProbeNow(), Reset(0, 0.0), Inject(None), Stop()):
         codec.decode(codec.encode(message), type(message))
 
 
@@ -197,6 +197,9 @@ def run() -> int:
     os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's own signature
     linux.set_name("devd-fork")
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    with suppress(OSError):
+        # From here on, and not only from its sandbox on, a worker that starts leaves the processor to the front.
+        limits.be_nice()
     _warm_up()
     gc.collect()
     gc.freeze()

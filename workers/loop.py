@@ -7,7 +7,7 @@ from typing import Protocol
 
 import zmq
 
-from devd.ipc.messages import ProbeNow, Reset, Stop, WriteSpecs
+from devd.ipc.messages import Fault, Inject, ProbeNow, Reset, Stop, WriteSpecs
 from devd.workers.channel import RETRY_S, Channel
 from devd.workers.errors import EXIT_STOPPED
 
@@ -31,6 +31,9 @@ class Task(Protocol):
 
     def reset(self, order: Reset) -> None:
         """Carry out a reset order."""
+
+    def inject(self, fault: Fault | None) -> None:
+        """Misbehave like this from now on, where that is simulated; None ends it."""
 
     def leave_alone(self, paths: tuple[str, ...]) -> None:
         """Touch these paths no more, and those named before again."""
@@ -79,6 +82,9 @@ def _obey(task: Task, channel: Channel, order: Callable[[WriteSpecs], None] | No
             case ProbeNow(paths):
                 if paths is not None:
                     task.leave_alone(paths)
+                task.run()
+            case Inject(fault):
+                task.inject(fault)
                 task.run()
             case Reset() as reset:
                 task.reset(reset)

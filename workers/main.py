@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
-from devd.ipc.messages import Findings, Reset, ResetDone, WorkerSpec
+from devd.ipc.messages import Fault, Findings, Reset, ResetDone, WorkerSpec
 from devd.workers.channel import Channel
 from devd.workers.command import CommandRunner
 from devd.workers.errors import NodeRenewedError, ProbeError, ResetError, StaleDriverError, explain
@@ -14,6 +14,7 @@ from devd.workers.misdeeds import Misdeed, commit
 from devd.workers.probes.base import Call, Probe
 from devd.workers.probes.driver import DriverProbe
 from devd.workers.probes.registry import make_probe
+from devd.workers.probes.sim import SimProbe
 from devd.workers.report import Reporter
 from devd.workers.resets import Reset as ResetKind
 from devd.workers.resets import make_reset
@@ -110,6 +111,11 @@ class Worker:
         self._channel.send(
             ResetDone(spec.device, spec.incarnation, order.reset_id, not failure, failure, took_s, health)
         )
+
+    def inject(self, fault: Fault | None) -> None:
+        """Have a simulated device misbehave; no other is asked to."""
+        if isinstance(self._probe, SimProbe):
+            self._probe.inject(fault)
 
     def leave_alone(self, paths: tuple[str, ...]) -> None:
         """Take no note: a worker touches its own device alone."""

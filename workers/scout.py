@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from devd.ipc import inotify
-from devd.ipc.messages import Device, Listing, Reset, ResetDone, WorkerSpec
+from devd.ipc.messages import Device, Fault, Listing, Reset, ResetDone, WorkerSpec
 from devd.workers.channel import Channel
 from devd.workers.drivers import make_driver
 from devd.workers.drivers.base import Driver, Found
@@ -158,6 +158,9 @@ class Scout:
         spec, state = self._spec, self._report.state
         reason = "a scout has no device to reset"
         self._channel.send(ResetDone(spec.device, spec.incarnation, order.reset_id, False, reason, 0.0, state))  # noqa: FBT003 - the field's own place
+
+    def inject(self, fault: Fault | None) -> None:
+        """Take no note: it is devices that misbehave, not the search for them."""
 
     def leave_alone(self, paths: tuple[str, ...]) -> None:
         """Touch these paths no more: somebody hangs in them. The next list is sent in any case: it is another view."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from devd.ipc.messages import Findings, Reset, ResetDone, SpecFile, WorkerSpec, WriteSpecs, Written
+from devd.ipc.messages import Fault, Findings, Reset, ResetDone, SpecFile, WorkerSpec, WriteSpecs, Written
 from devd.workers.cdi_files import OWN_NAME, SpecFiles, digest, known
 from devd.workers.channel import Channel
 from devd.workers.errors import NodeRenewedError
@@ -87,6 +87,9 @@ class Scribe:
         spec, state = self._spec, self._report.state
         reason = "a scribe has no device to reset"
         self._channel.send(ResetDone(spec.device, spec.incarnation, order.reset_id, False, reason, 0.0, state))  # noqa: FBT003 - the field's own place
+
+    def inject(self, fault: Fault | None) -> None:
+        """Take no note: it is devices that misbehave."""
 
     def leave_alone(self, paths: tuple[str, ...]) -> None:
         """Take no note: devices are not a scribe's matter."""

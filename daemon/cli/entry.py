@@ -23,6 +23,7 @@ MIN_INTERVAL_S = 0.1
 MAX_INTERVAL_S = 3600.0
 DEFAULT_DEMO_S = 60.0
 MAX_DEMO_S = 86400.0
+MAX_FAULT_S = 30 * 86400.0
 
 EPILOG = (
     "exit codes: 0 done, 1 failed or refused, 2 wrong arguments or configuration, 3 no daemon runs, "
@@ -99,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
         if verb == "cordon":
             one.add_argument("--reason", default="", metavar="TEXT", help="shown wherever the device's health is")
         _runtime_argument(one)
+    _inject_arguments(add("inject", _inject, "have simulated devices misbehave, to rehearse a fault"))
     _runtime_argument(add("reload", _reload, "have the configuration read again, as SIGHUP does"))
     _runtime_argument(add("health", _health, "exit 0 when the daemon runs and is well"))
     demo = add("demo", _demo, "run devd against a stub kubelet, in a temporary directory")
@@ -151,6 +153,22 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="of --watch; default: %(default)g",
     )
+
+
+def _inject_arguments(parser: argparse.ArgumentParser) -> None:
+    _runtime_argument(parser)
+    parser.add_argument("target", metavar="DEVICE|RESOURCE", help="id or name as 'devd status' shows it")
+    parser.add_argument(
+        "fault", metavar="FAULT", help="fail, hang, slow, crash, exit, exception, oom or flood; none takes it back"
+    )
+    parser.add_argument(
+        "--for",
+        dest="for_s",
+        type=_seconds(MIN_INTERVAL_S, MAX_FAULT_S),
+        metavar="SECONDS",
+        help="default: until it is taken back",
+    )
+    parser.add_argument("--reason", default="", metavar="TEXT", help="what a probe that fails says")
 
 
 def _config_argument(parser: argparse.ArgumentParser) -> None:
@@ -224,6 +242,18 @@ def _order(arguments: argparse.Namespace) -> int:
         order["reason"] = arguments.reason
     ask(arguments.runtime_dir, arguments.verb, order)
     put(f"{arguments.device}: {arguments.verb} ordered; 'devd status {arguments.device}' shows what comes of it")
+    return exits.OK
+
+
+def _inject(arguments: argparse.Namespace) -> int:
+    from devd.daemon.cli.client import ask  # noqa: PLC0415 - ZeroMQ is for those who ask
+
+    wish = {"target": arguments.target, "fault": arguments.fault, "reason": arguments.reason}
+    if arguments.for_s is not None:
+        wish["for_s"] = arguments.for_s
+    devices = ask(arguments.runtime_dir, "inject", wish).get("devices")
+    count = len(devices) if isinstance(devices, list | tuple) else 0
+    put(f"{arguments.target}: {arguments.fault} ordered for {count} devices; 'devd status' shows what comes of it")
     return exits.OK
 
 

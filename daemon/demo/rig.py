@@ -126,7 +126,13 @@ class Rig:
 
     def order(self, verb: str, device: str, **more: str) -> None:
         """Give devd an order about a device. Raises IpcError, or RuntimeError with devd's refusal."""
-        order = ControlRequest(verb, {"device": device, **more})
+        self._ask(ControlRequest(verb, {"device": device, **more}))
+
+    def inject(self, target: str, fault: str) -> None:
+        """Have simulated devices misbehave. Raises as ``order`` does."""
+        self._ask(ControlRequest("inject", {"target": target, "fault": fault}))
+
+    def _ask(self, order: ControlRequest) -> None:
         reply = control_call(self.layout.control, order, STATUS_WITHIN_S)
         if not reply.ok:
             raise RuntimeError(reply.error)

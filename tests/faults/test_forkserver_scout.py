@@ -132,7 +132,7 @@ def test_scout_refuses_a_reset(bench: ForkBench) -> None:
 @pytest.mark.parametrize(
     ("driver", "match", "words"),
     [
-        ("node", {}, "match.path: nothing found, a glob or a list of globs is needed"),
+        ("node", {}, "match: either path or groups, each with a path, is needed"),
         ("node", {"path": "relative"}, "an absolute path is needed"),
         ("warp", {"path": "/dev/null"}, "driver: 'warp' is unknown, allowed are node, sim, infiniband"),
         ("sim", {"count": 1, "devices": []}, "exactly one of count, devices is needed"),

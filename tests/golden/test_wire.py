@@ -49,6 +49,7 @@ SPEC = messages.WorkerSpec(
     match={"path": ["/dev/gpu*"]},
     target=DEVICE,
     leave_alone=("/dev/gpu7",),
+    injected=messages.Fault("fail", 1300.5, "as rehearsed"),
 )
 EXAMPLES: dict[str, object] = {
     "Hello": messages.Hello("gpu-1", 3, 4711, messages.Sandbox("basic", ("core", "nice"), {"oom": "EACCES"})),
@@ -71,6 +72,7 @@ EXAMPLES: dict[str, object] = {
         known=("nvidia.com/gpu=GPU-1",),
     ),
     "ProbeNow": messages.ProbeNow(("/dev/gpu7",)),
+    "Inject": messages.Inject(messages.Fault("hang")),
     "Reset": messages.Reset(
         9,
         20.0,

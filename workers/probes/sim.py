@@ -5,7 +5,7 @@ import os
 import time
 from typing import NoReturn
 
-from devd.ipc.messages import WorkerSpec
+from devd.ipc.messages import Fault, WorkerSpec
 from devd.workers import sim
 from devd.workers.errors import ProbeError
 from devd.workers.misdeeds import Misdeed
@@ -31,13 +31,14 @@ class SimProbe:
         self._started_s = time.monotonic()
         self.activity = f"probe {spec.device}"
         self._device = spec.device
+        self._fault = spec.injected
         self.needs = NOTHING
         if self._script and self._script[0].do == "mute":
             hang()
 
     def run(self, call: Call) -> str:
         """Do the present step's deed. Raises ProbeError, or does not return."""
-        step = sim.step_at(self._script, time.monotonic() - self._started_s)
+        step = self._step()
         call.say(f"sim {step.do} {self._device}")
         if step.do == "hang":
             hang()
@@ -57,6 +58,18 @@ class SimProbe:
         if step.do == "fail":
             raise ProbeError(step.reason or "the script says so")
         return step.reason
+
+    def inject(self, fault: Fault | None) -> None:
+        """Do this instead of what the script says; None goes back to it."""
+        self._fault = fault
+
+    def _step(self) -> sim.Step:
+        """Return what is to be done now: what an operator injected goes before the script."""
+        now_s = time.monotonic()
+        fault = self._fault
+        if fault is not None and (fault.until_s is None or now_s < fault.until_s):
+            return sim.Step(do=fault.do, reason=fault.reason or f"an operator injected {fault.do}")
+        return sim.step_at(self._script, now_s - self._started_s)
 
     def _takes_s(self, step: sim.Step) -> float:
         default_s = self._timeout_s * SLOW_FACTOR if step.do == "slow" else 0.0
