@@ -57,9 +57,10 @@ class CdiDesk:
         self._changed = changed
         self._files = {one.name: cdi.file_name(one.name) for one in resources if one.cdi != "off"}
         self._shelves: dict[str, Shelf] = {}
-        self._owed: dict[str, str] = {}
+        self._owed: dict[str, Shelf | None] = {}
         self._ordered: dict[str, str] | None = None
         self._rest: TimerHandle | None = None
+        self._listening = False
         self._sought: tuple[str, ...] = ()
         self._asked: tuple[str, ...] | None = None
         self._seen: tuple[str, ...] | None = None
@@ -85,8 +86,8 @@ class CdiDesk:
             return
         shelf = self._shelves.setdefault(rules.name, Shelf(rules.name))
         self._files[rules.name] = shelf.file
-        if shelf.refresh(rules, devices) or shelf.standing != shelf.digest:
-            self._owed[shelf.file] = shelf.text
+        if shelf.refresh(rules, devices) or not shelf.settled:
+            self._owed[shelf.file] = shelf
         self._sought = tuple(sorted({name for one in self._shelves.values() for name in one.vendors.values()}))
         if self._supervisor.get(SCRIBE_ID) is None:
             self._send_out()
@@ -97,7 +98,7 @@ class CdiDesk:
         self._shelves.pop(name, None)
         file = self._files.pop(name, None)
         if file is not None:
-            self._owed[file] = ""
+            self._owed[file] = None
             self._pump()
 
     # ---- what is true ----
@@ -177,10 +178,11 @@ class CdiDesk:
     def greeted(self) -> None:
         """Tell a scribe that has just begun all it should know."""
         for file in self._ordered or ():
-            self._owed.setdefault(file, "")
+            self._owed.setdefault(file, None)
         self._ordered = self._asked = self._seen = None
+        self._listening = True
         for shelf in self._shelves.values():
-            self._owed[shelf.file] = shelf.text
+            self._owed[shelf.file] = shelf
         self._pump()
 
     def take(self, written: Written) -> None:
@@ -212,8 +214,12 @@ class CdiDesk:
         waits = self._ordered is not None or self._rest is not None or self._closed
         if waits or (not self._owed and self._asked == self._sought):
             return
-        files = self._batch()
-        if not self._supervisor.workforce.send(SCRIBE_ID, WriteSpecs(files, self._sought)):
+        # Composed only while somebody is there to take it: from a scribe's first word to its end.
+        files = self._batch() if self._listening else ()
+        self._listening = self._listening and self._supervisor.workforce.send(
+            SCRIBE_ID, WriteSpecs(files, self._sought)
+        )
+        if not self._listening:
             return
         for one in files:
             del self._owed[one.name]
@@ -222,14 +228,18 @@ class CdiDesk:
         self._rest = self._loop.call_later(ORDER_GAP_S, self._rested)
 
     def _batch(self) -> tuple[SpecText, ...]:
-        """Return the oldest of what is owed, as much as a message takes."""
+        """Return the oldest of what is owed, as much as a message takes; what cannot be written is owed no more."""
         found: list[SpecText] = []
         room = MAX_ORDER_BYTES
-        for name, text in self._owed.items():
+        for file, shelf in list(self._owed.items()):
+            text = shelf.compose() if shelf is not None else ""
+            if text is None:
+                del self._owed[file]
+                continue
             room -= len(text)
             if found and room < 0:
                 break
-            found.append(SpecText(name, text))
+            found.append(SpecText(file, text))
         return tuple(found)
 
     def _rested(self) -> None:

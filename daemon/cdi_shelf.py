@@ -16,7 +16,7 @@ Known = Callable[[str], bool]
 
 
 class Shelf:
-    """``text`` is what should stand. ``error`` says why it does not, as the scribe has it."""
+    """``text`` is what was composed last. ``error`` says why it does not stand, as the scribe has it."""
 
     def __init__(self, resource: str) -> None:
         self.file = cdi.file_name(resource)
@@ -28,12 +28,15 @@ class Shelf:
         self._edits: dict[str, cdi.Edits] = {}
         self._problems: dict[str, str] = {}
         self._refused = ""
+        self._unwritten = True
         # What each text that may stand says of each device; one is forgotten when another is seen to stand.
         self._said: dict[str, dict[str, cdi.Edits]] = {}
 
     def refresh(self, rules: Resource, devices: Mapping[str, Device]) -> bool:
-        """Take the present devices and rules; return whether the file should hold something else now."""
-        before = self.digest
+        """Take the present devices and rules; return whether anything is other than before.
+
+        Only what differs is described anew, and no text is made yet: devices come and go one by one.
+        """
         known = self._devices if rules is self._rules else {}
         same = {name for name, device in devices.items() if known.get(name) == device}
         for book in (self._edits, self._problems, self.vendors):
@@ -42,17 +45,28 @@ class Shelf:
         for name, device in devices.items():
             if name not in same:
                 self._describe(rules, device)
+        moved = rules is not self._rules or len(same) != len(devices) or len(devices) != len(self._devices)
         self._rules, self._devices = rules, dict(devices)
+        self._unwritten = self._unwritten or moved
+        return moved
+
+    def compose(self) -> str | None:
+        """Return what the file is to hold now, "" for no file; None for what no file can hold: then the old one stays.
+
+        What the old one says of devices that are still so stays true.
+        """
+        if not self._unwritten:
+            return self.text
+        self._unwritten, before = False, self.digest
         try:
             self.text, self._refused = cdi.specification(self._resource, self._edits), ""
         except cdi.CdiError as error:
-            # What stands goes on standing, and what it says of devices that are still so stays true.
             self._refused = str(error)
-            return False
+            return None
         self.digest = cdi.digest(self.text)
         self._said[self.digest] = dict(self._edits)
         self._said = {one: said for one, said in self._said.items() if one in (before, self.digest, self.standing)}
-        return self.digest != before
+        return self.text
 
     def take(self, state: SpecFile) -> bool:
         """Take the scribe's word on the file; return whether it says something new."""
@@ -66,7 +80,7 @@ class Shelf:
     @property
     def settled(self) -> bool:
         """Whether it is known how the present text fared."""
-        return bool(self._refused or self.error) or self.standing == self.digest
+        return not self._unwritten and (bool(self._refused or self.error) or self.standing == self.digest)
 
     def name(self, device: str, known: Known) -> str:
         """Return the name that may be given for a device now, or nothing."""

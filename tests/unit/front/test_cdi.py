@@ -107,12 +107,15 @@ def test_a_name_is_true_while_what_stands_says_the_same() -> None:
     assert shelf.refresh(rules, {"a": one, "b": two})
     assert [shelf.name(device, set().__contains__) for device in "ab"] == ["", ""]
     assert not shelf.settled
+    shelf.compose()
     stands(shelf, shelf.digest)
     first = shelf.digest
     names = ["devd.a.io/x=a", "devd.a.io/x=b"]
     assert [shelf.name(device, set().__contains__) for device in "ab"] == names
     moved = Device("b", (Node("/dev/b", "char", 4, 99),))
     assert shelf.refresh(rules, {"a": one, "b": moved})
+    assert not shelf.settled
+    shelf.compose()
     assert [shelf.name(device, set().__contains__) for device in "ab"] == [names[0], ""]
     stands(shelf, first, "ENOSPC")
     assert [shelf.name(device, set().__contains__) for device in "ab"] == [names[0], ""]
@@ -127,10 +130,12 @@ def test_new_rules_are_another_specification() -> None:
     """Devices that stay the same are described anew; one that is gone is not."""
     shelf = Shelf("a.io/x")
     devices = {"a": Device("a", (NODE,)), "b": Device("b", (NODE,))}
-    shelf.refresh(resource(), devices)
-    assert not shelf.refresh(resource(), devices)
+    rules = resource()
+    assert shelf.refresh(rules, devices)
+    assert not shelf.refresh(rules, dict(devices))
+    assert set(cdi_rules.devices(shelf.compose() or "")) == {"a", "b"}
     assert shelf.refresh(resource("access: r"), {"a": devices["a"]})
-    found = cdi_rules.devices(shelf.text)
+    found = cdi_rules.devices(shelf.compose() or "")
     assert set(found) == {"a"}
     assert found["a"]["deviceNodes"][0]["permissions"] == "r"
 
@@ -140,7 +145,7 @@ def test_a_vendors_name_that_is_none_is_told() -> None:
     shelf = Shelf("a.io/x")
     shelf.refresh(resource(), {"a": Device("a", (NODE,), {"cdi": "gpu 1"})})
     assert "'gpu 1': no name like vendor/class=device" in shelf.unfit("a")
-    assert shelf.text == ""
+    assert shelf.compose() == ""
 
 
 def test_paths_of_the_host_are_as_they_were_found(tmp_path: Path) -> None:
@@ -148,3 +153,18 @@ def test_paths_of_the_host_are_as_they_were_found(tmp_path: Path) -> None:
     path = str(tmp_path / "by-id")
     edits = cdi.edits(resource("container_path: /dev/x"), Device("a", (Node(path, "block", 8, 16),)))
     assert edits.nodes == (cdi.NodeEdit("/dev/x", path, "b", 8, 16, "rw"),)
+
+
+def test_what_no_file_can_hold_leaves_the_old_one_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The devices that stood before keep their names; the new one says what is wrong."""
+    shelf, rules, known = Shelf("a.io/x"), resource(), set[str]()
+    one, two = Device("a", (NODE,)), Device("b", (Node("/dev/b", "char", 4, 65),))
+    shelf.refresh(rules, {"a": one})
+    shelf.compose()
+    stands(shelf, shelf.digest)
+    monkeypatch.setattr(cdi, "MAX_SPEC_BYTES", len(shelf.text))
+    shelf.refresh(rules, {"a": one, "b": two})
+    assert shelf.compose() is None
+    assert shelf.settled
+    assert [shelf.name(device, known.__contains__) for device in "ab"] == ["devd.a.io/x=a", ""]
+    assert "split the resource in two" in shelf.unfit("b")
