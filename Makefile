@@ -9,7 +9,7 @@ DEMO_SECONDS ?= 60
 JOBS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check-types soak bench proto docs constraints image e2e clean
+.PHONY: help setup demo test lint audit check-types soak bench proto docs constraints image e2e clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,11 +30,15 @@ demo: $(STAMP)  ## run devd for DEMO_SECONDS (60) against a stub kubelet, with t
 test: lint  ## lint, then every test
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
-lint: $(STAMP)  ## ruff, mypy --strict, import-linter
+lint: $(STAMP)  ## ruff, mypy --strict, import-linter, the dependencies' pins; asks nobody outside
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m deploy.audit
+
+audit: $(STAMP)  ## the dependencies again, and pip-audit's word on them where it is installed and reaches its database
+	$(BIN)/python -m deploy.audit --online
 
 soak: $(STAMP)  ## random faults for SOAK_MINUTES (3), then all has to be as it was
 	$(BIN)/python -m tests.soak

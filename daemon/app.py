@@ -32,6 +32,7 @@ from devd.daemon.memory_store import MemoryStore
 from devd.daemon.metrics.collect import page as metrics_page
 from devd.daemon.metrics.process import OwnProcess
 from devd.daemon.metrics.server import MetricsServer
+from devd.daemon.notify import Notifier
 from devd.daemon.options import RunOptions
 from devd.daemon.prestart import PreStartDesk
 from devd.daemon.reload import Reloader, overridden
@@ -81,7 +82,7 @@ def run(options: RunOptions) -> int:
     for warning in collisions(config):
         log.warning("%s", warning)
     try:
-        with RuntimeLock(RuntimeLayout(options.runtime_dir)) as layout:
+        with RuntimeLock(RuntimeLayout(options.runtime_dir, options.control_group)) as layout:
             _spare_what_stays()
             code = asyncio.run(Daemon(config, options, layout, handler).run())
             # Whoever still hurries the end has it already.
@@ -114,6 +115,7 @@ class Daemon:
     async def run(self) -> int:
         """Run until told to end."""
         loop = asyncio.get_running_loop()
+        self._notifier = Notifier(loop, self._in_short)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end_asked, number)
         self._watchdog = Watchdog(loop)
@@ -151,15 +153,19 @@ class Daemon:
         self._status = StatusReport(
             self._supervisor, self._fleet.scouts, self._fleet.tables, self._fleet.endpoints, self._cdi, self._facts()
         )
-        control = ControlServer(self._context, self._layout.control)
-        self._reload = Reloader(self._options, loop, self._fleet)
+        control = ControlServer(self._context, self._layout.control, group=self._layout.group)
+        self._reload = Reloader(self._options, loop, self._fleet, self._notifier)
         loop.add_signal_handler(signal.SIGHUP, self._reload.ask)
-        self._control = ControlDesk(loop, control, self._supervisor, self._build_status, self._reload.ask)
+        self._control = ControlDesk(
+            loop, control, self._supervisor, self._build_status, self._reload.ask, group=self._layout.group is not None
+        )
         self._metrics = await self._start_metrics()
         log.info("devd %s runs %d resources", os.getpid(), len(self._fleet.tables), extra={"event": "start"})
         watch.start()
         self._fleet.start()
+        self._notifier.ready()
         await self._ended.wait()
+        self._notifier.close()
         await self._take_apart()
         watch.close()
         await self._close(bus)
@@ -253,12 +259,22 @@ class Daemon:
             "runtime_dir": str(self._layout.root),
         }
 
+    def _in_short(self) -> str:
+        """Return what ``systemctl status`` shows."""
+        listed = [device for table in self._fleet.tables.values() for device in table.listed()]
+        healthy = sum(map(self._supervisor.healthy, listed))
+        endpoints = self._fleet.endpoints.values()
+        registered = sum(one.status.state == "registered" for one in endpoints)
+        return f"{healthy} of {len(listed)} devices Healthy, {registered} of {len(endpoints)} resources registered"
+
     def _build_status(self) -> dict[str, Any]:
         return self._status.build(
             {
                 "health_messages": self._feed.received,
                 "health_refused": dict(self._feed.refused),
                 "peers_refused": dict(self._auth.refused),
+                "control_answered": self._control.answered,
+                "control_refused": self._control.refused,
                 "stalls": self._supervisor.stalls,
                 "loop_blocks": self._watchdog.blocks,
                 "journal": asdict(self._journal.status()),

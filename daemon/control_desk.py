@@ -1,15 +1,27 @@
-"""The front's side of ``devd status`` and the operator's verbs: one answer to each request, from memory, at once."""
+"""The front's side of ``devd status`` and the operator's verbs: one answer to each request, from memory.
+
+Whoever asks much waits: after each answer the desk rests for a multiple of what it took, so that the kubelet's calls
+never share the loop with more than a fifth of it, however many ask.
+"""
 
 import logging
-from asyncio import AbstractEventLoop
+import os
+import time
+from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Mapping
 
 from devd.daemon import events as ev
 from devd.daemon.claimed_text import REASON_CHARS, plain
 from devd.daemon.injection import inject
 from devd.daemon.supervisor import Supervisor
-from devd.ipc.control import ControlServer
+from devd.ipc.control import Asked, ControlServer
+from devd.ipc.identity import Caller
 from devd.ipc.messages import ControlReply, ControlRequest
+
+REST_FACTOR = 4.0
+"""An answer that took a millisecond is followed by four in which others have the loop."""
+MAX_REST_S = 0.2
+ROOT = 0
 
 log = logging.getLogger("devd.control")
 
@@ -17,7 +29,10 @@ Status = Callable[[], Mapping[str, object]]
 
 
 class ControlDesk:
-    """Reads the control socket on the event loop and answers."""
+    """Reads the control socket on the event loop and answers.
+
+    ``group`` says that the socket is open to a group as well; then its file's mode alone decides who may ask.
+    """
 
     def __init__(
         self,
@@ -26,61 +41,89 @@ class ControlDesk:
         supervisor: Supervisor,
         status: Status,
         reload: Callable[[], None],
+        *,
+        group: bool = False,
     ) -> None:
         self._reload = reload
         self._loop = loop
         self._server = server
         self._supervisor = supervisor
         self._status = status
-        loop.add_reader(server.fd, self._readable)
+        self._group = group
+        self._rest: TimerHandle | None = None
+        self.answered = 0
+        self.refused = 0
+        """Requests of callers that may not ask."""
+        loop.add_reader(server.fd, self._next)
 
     def close(self) -> None:
         """Stop answering and remove the socket."""
+        if self._rest is not None:
+            self._rest.cancel()
         self._loop.remove_reader(self._server.fd)
         self._server.close()
 
-    def _readable(self) -> None:
-        for route, request, error in self._server.drain(64):
-            reply = self._safely(request) if request is not None else ControlReply(ok=False, error=error)
-            self._server.reply(route, reply)
+    def _next(self) -> None:
+        """Answer one request, then rest if more may wait."""
+        began_s = time.monotonic()
+        self._rest = None
+        for asked in self._server.drain(1):
+            self._server.reply(asked.route, self._safely(asked))
         if self._server.pending():
-            self._loop.call_soon(self._readable)
+            # While it rests the descriptor stays readable: nobody may be woken by it.
+            self._loop.remove_reader(self._server.fd)
+            rest_s = min(MAX_REST_S, REST_FACTOR * (time.monotonic() - began_s))
+            self._rest = self._loop.call_later(rest_s, self._next)
+        else:
+            self._loop.add_reader(self._server.fd, self._next)
 
-    def _safely(self, request: ControlRequest) -> ControlReply:
+    def _safely(self, asked: Asked) -> ControlReply:
         """Answer in any case: an operator who gets no answer takes the daemon for dead."""
+        request, caller = asked.request, asked.caller
+        if caller is None or not self._may_ask(caller):
+            self.refused += 1
+            who = "nobody vouches for this caller" if caller is None else f"uid {caller.uid} is neither"
+            return ControlReply(ok=False, error=f"devd answers to root and its own user: {who}")
+        self.answered += 1
+        if request is None:
+            return ControlReply(ok=False, error=asked.error)
         try:
-            return self._answer(request)
+            return self._answer(request, caller)
         except Exception as error:  # a bug of ours, whatever it is: told to both sides
             log.exception("the answer to %r failed", request.verb)
             return ControlReply(ok=False, error=f"a bug of devd: {type(error).__name__}: {error}; its log tells more")
 
-    def _answer(self, request: ControlRequest) -> ControlReply:
+    def _may_ask(self, caller: Caller) -> bool:
+        return self._group or caller.uid in (ROOT, os.geteuid())
+
+    def _answer(self, request: ControlRequest, caller: Caller) -> ControlReply:
         match request.verb:
             case "status":
                 return ControlReply(ok=True, error="", data=self._status())
             case "health":
                 return ControlReply(ok=True, error="")
             case "reload":
-                log.info("an operator asked for the configuration to be read again", extra={"event": "reload"})
+                _log_order(caller, "reload")
                 self._reload()
                 return ControlReply(ok=True, error="")
             case "probe" | "restart" | "cordon" | "uncordon":
-                return self._order(request)
+                return self._order(request, caller)
             case "inject":
-                return self._inject(request)
+                return self._inject(request, caller)
         known = "status, health, probe, restart, cordon, uncordon, inject and reload"
         return ControlReply(ok=False, error=f"unknown verb {request.verb!r:.40}: this daemon knows {known}")
 
-    def _order(self, request: ControlRequest) -> ControlReply:
+    def _order(self, request: ControlRequest, caller: Caller) -> ControlReply:
         device = request.args.get("device")
         charge = self._supervisor.get(device) if isinstance(device, str) else None
         if charge is None or not isinstance(device, str):
             return ControlReply(ok=False, error=f"no device {device!r:.80}: 'devd status' lists them")
-        log.info("%s: an operator asked for %s", device, request.verb, extra={"device": device, "event": request.verb})
+        reason = plain(str(request.args.get("reason", "")), REASON_CHARS)
+        _log_order(caller, request.verb, device, reason)
         now_s = self._supervisor.now()
         orders: dict[str, ev.Event] = {
             "restart": ev.RestartAsked(now_s),
-            "cordon": ev.Cordoned(now_s, plain(str(request.args.get("reason", "")), REASON_CHARS)),
+            "cordon": ev.Cordoned(now_s, reason),
             "uncordon": ev.Uncordoned(now_s),
         }
         if request.verb in orders:
@@ -90,10 +133,19 @@ class ControlDesk:
             return ControlReply(ok=False, error=f"{device}: no worker can be asked now ({charge.state.phase})")
         return ControlReply(ok=True, error="")
 
-    def _inject(self, request: ControlRequest) -> ControlReply:
+    def _inject(self, request: ControlRequest, caller: Caller) -> ControlReply:
         devices, error = inject(self._supervisor, request.args)
         if error:
             return ControlReply(ok=False, error=error)
-        fault = str(request.args.get("fault"))
-        log.info("an operator injected %s into %d devices", fault, len(devices), extra={"event": "inject"})
+        target = plain(str(request.args.get("target")), REASON_CHARS)
+        _log_order(caller, "inject", target, plain(str(request.args.get("fault")), REASON_CHARS))
         return ControlReply(ok=True, error="", data={"devices": list(devices)})
+
+
+def _log_order(caller: Caller, verb: str, target: str = "", detail: str = "") -> None:
+    """Write down who ordered what: the only trace of a hand on the daemon."""
+    words = " ".join(one for one in (verb, target, detail and f"({detail})") if one)
+    facts: dict[str, object] = {"event": verb, "uid": caller.uid, "gid": caller.gid, "pid": caller.pid}
+    if target:
+        facts["device" if verb != "inject" else "target"] = target
+    log.info("%s, ordered by uid %d, pid %d", words, caller.uid, caller.pid, extra=facts)

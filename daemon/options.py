@@ -28,3 +28,5 @@ class RunOptions:
     cdi_dir: Path = DEFAULT_CDI_DIR
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"
+    control_group: int | None = None
+    """The gid whose members may use the control socket beside root and devd's own user."""

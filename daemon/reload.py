@@ -9,6 +9,7 @@ from devd.daemon.config import Config, ConfigError, collisions
 from devd.daemon.config_watch import ConfigWatch
 from devd.daemon.fleet import Fleet
 from devd.daemon.logs import iso
+from devd.daemon.notify import Notifier
 from devd.daemon.options import RunOptions
 
 log = logging.getLogger("devd.config")
@@ -17,8 +18,9 @@ log = logging.getLogger("devd.config")
 class Reloader:
     """Owner of the watch on the configuration's file. ``error`` is what keeps the file from being what runs."""
 
-    def __init__(self, options: RunOptions, loop: AbstractEventLoop, fleet: Fleet) -> None:
+    def __init__(self, options: RunOptions, loop: AbstractEventLoop, fleet: Fleet, notifier: Notifier) -> None:
         self._options = options
+        self._notifier = notifier
         self._fleet = fleet
         self._error: str | None = None
         self._taken_s = time.time()
@@ -43,6 +45,11 @@ class Reloader:
         self._watch.close()
 
     def _take(self, result: Config | ConfigError, asked: bool) -> None:  # noqa: FBT001 - called by position from a thread
+        self._notifier.reloading()
+        self._judge(result, asked=asked)
+        self._notifier.reloaded()
+
+    def _judge(self, result: Config | ConfigError, *, asked: bool) -> None:
         if isinstance(result, ConfigError):
             self._refuse(result.render())
             return

@@ -1,14 +1,16 @@
 """The control channel: ``devd status`` and the operator's verbs ask, the running daemon answers.
 
-Who may ask is decided by the socket file's mode alone: the daemon's own user, and root. The directory's path is the
-daemon's name; ``control_call`` tells apart a daemon that does not run, one that does not answer, and one that speaks
-another version.
+Who may ask is decided by the socket file's mode: the daemon's own user, root, and the members of one group if the
+operator names one. Who does ask is the kernel's word (``devd.ipc.identity``). The directory's path is the daemon's
+name; ``control_call`` tells apart a daemon that does not run, one that does not answer, and one that speaks another
+version.
 """
 
 import os
 import pwd
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
@@ -16,6 +18,7 @@ import zmq
 from devd.ipc import codec
 from devd.ipc.endpoints import check_socket_path, ipc_address
 from devd.ipc.errors import EndpointError, PeerSilentError, PeerUnavailableError, ProtocolError
+from devd.ipc.identity import CONTROL_DOMAIN, Caller
 from devd.ipc.messages import ControlReply, ControlRequest
 from devd.ipc.sockets import Arrived, BoundSocket, Context, Limits
 
@@ -28,23 +31,40 @@ REPLY_QUEUE = 4
 """A client asks one thing and leaves: what is more than this belongs to one that does not read, and is dropped."""
 LIMITS = Limits(message_bytes=MAX_REQUEST_BYTES, receive_queue=REQUEST_QUEUE, send_queue=REPLY_QUEUE)
 
+_WHO_MAY = "ask as that user or as root, or have devd started with --control-group and be a member"
 _FRAMES = 2
 """The ROUTER's route and the payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request. ``request`` is None when it is none, and ``error`` says why.
+
+    ``route`` is good for replies until its client leaves. ``caller`` is None where nobody vouches for who asks.
+    """
+
+    route: bytes
+    request: ControlRequest | None
+    error: str
+    caller: Caller | None
 
 
 class ControlServer:
     """The daemon's end. See ``devd.ipc.sockets`` for how ``fd``, ``drain`` and ``pending`` go together."""
 
-    def __init__(self, context: Context, path: Path) -> None:
-        """Bind. Raises EndpointError when the path cannot be used."""
-        self._bound = BoundSocket(context, zmq.ROUTER, path, LIMITS, frames=_FRAMES)
+    def __init__(
+        self, context: Context, path: Path, zap_domain: bytes = CONTROL_DOMAIN, group: int | None = None
+    ) -> None:
+        """Bind; the members of ``group`` may connect as well.
+
+        An empty ``zap_domain`` takes whoever the file's mode lets through, without telling who it is. Raises
+        EndpointError when the path cannot be used or given to the group.
+        """
+        self._bound = BoundSocket(context, zmq.ROUTER, path, LIMITS, frames=_FRAMES, zap_domain=zap_domain, group=group)
         self.fd: int = self._bound.fd
 
-    def drain(self, limit: int = 64) -> list[tuple[bytes, ControlRequest | None, str]]:
-        """Return (route, request, "") or (route, None, what is wrong) for what has arrived; then ask ``pending``.
-
-        At most ``limit`` of them. Never waits, never raises. A route is good for replies until its client leaves.
-        """
+    def drain(self, limit: int = 64) -> list[Asked]:
+        """Return what has arrived, at most ``limit`` requests; then ask ``pending``. Never waits, never raises."""
         return [_asked(arrived) for arrived in self._bound.read(limit)]
 
     def pending(self) -> bool:
@@ -121,8 +141,9 @@ def _forbidden(path: Path) -> str:
             uid = one.stat().st_uid
         except OSError:
             continue
-        return f"{path}: permission denied: {one} belongs to {_user(uid)}, this is {_user(os.geteuid())}"
-    return f"{path}: permission denied"
+        whose = f"{one} belongs to {_user(uid)}, this is {_user(os.geteuid())}"
+        return f"{path}: permission denied: {whose}; {_WHO_MAY}"
+    return f"{path}: permission denied; {_WHO_MAY}"
 
 
 def _user(uid: int) -> str:
@@ -132,11 +153,11 @@ def _user(uid: int) -> str:
         return f"uid {uid}"
 
 
-def _asked(arrived: Arrived) -> tuple[bytes, ControlRequest | None, str]:
-    route = arrived.frames[0]
+def _asked(arrived: Arrived) -> Asked:
+    route, caller = arrived.frames[0], Caller.parse(arrived.identity)
     if arrived.error:
-        return route, None, arrived.error
+        return Asked(route, None, arrived.error, caller)
     try:
-        return route, codec.decode(arrived.frames[1], ControlRequest), ""
+        return Asked(route, codec.decode(arrived.frames[1], ControlRequest), "", caller)
     except ProtocolError as error:
-        return route, None, str(error)
+        return Asked(route, None, str(error), caller)

@@ -13,6 +13,9 @@ from devd.ipc.errors import EndpointError
 MAX_SOCKET_PATH_BYTES = 107
 """unix(7): sun_path holds 108 bytes, the last one a NUL."""
 DIRECTORY_MODE = 0o700
+GROUP_DIRECTORY_MODE = 0o710
+"""The group may pass through, and reach the control socket; it cannot list, and the other sockets are closed to it."""
+GROUP_SOCKET_MODE = 0o660
 SOCKET_MODE = 0o600
 """Only the daemon's own user (and root) may connect: the mode is the first of the two locks, ZAP the second."""
 
@@ -85,9 +88,13 @@ def remove_stale_socket(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeLayout:
-    """The runtime directory and the names in it. ``prepare`` first, ``remove`` last, both by the one daemon."""
+    """The runtime directory and the names in it. ``prepare`` first, ``remove`` last, both by the one daemon.
+
+    ``group`` is the gid whose members may reach the control socket; None is nobody's.
+    """
 
     root: Path
+    group: int | None = None
     _made: list[Path] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
@@ -115,7 +122,7 @@ class RuntimeLayout:
         return self.commands / f"{number}.sock"
 
     def prepare(self) -> None:
-        """Make the directories with mode 0700 and remove what a killed daemon left.
+        """Make the directories with mode 0700 (0710 for a group) and remove what a killed daemon left.
 
         Raises EndpointError when a path is too long, the directory is somebody else's or shared with other files, or
         a live daemon listens in it; nothing of a live daemon is removed.
@@ -156,17 +163,22 @@ class RuntimeLayout:
     def _check_root(self) -> None:
         """Take the directory over if it is ours; its mode is only changed while nothing foreign lies in it."""
         _check_owned_directory(self.root)
-        mode = stat.S_IMODE(self.root.lstat().st_mode)
-        if mode == DIRECTORY_MODE:
+        found = self.root.lstat()
+        mode = stat.S_IMODE(found.st_mode)
+        wanted = DIRECTORY_MODE if self.group is None else GROUP_DIRECTORY_MODE
+        if mode == wanted and self.group in (None, found.st_gid):
             return
         own = {path.name for path in (self.health, self.control, self.commands, self.lock)}
         foreign = sorted(path.name for path in self.root.iterdir() if path.name not in own)
         if foreign:
             raise EndpointError(
                 f"runtime directory {self.root} has mode {mode:04o} and holds other files ({foreign[0]!r:.60}): it "
-                f"must be the daemon's alone, with mode {DIRECTORY_MODE:04o}; use another directory (--runtime-dir)"
+                f"must be the daemon's alone, with mode {wanted:04o}; use another directory (--runtime-dir)"
             )
         self.root.chmod(DIRECTORY_MODE)
+        if self.group is not None:
+            os.chown(self.root, -1, self.group)
+            self.root.chmod(wanted)
 
 
 def _check_owned_directory(path: Path) -> None:

@@ -8,6 +8,8 @@ What is enforced:
 
 - A pid that was not admitted gets 400. A pid outside this process's pid namespace is seen as 0, and gets 400.
 - A domain may name the one identity it is for: ``command:gpu-1`` takes nobody but ``gpu-1``.
+- The control socket's domain takes whoever the socket file's mode lets through, as often as he likes, but no worker and
+  no program a worker runs; the identity is the caller's credentials (``Caller``).
 - One connection a domain for each ``admit``. libzmq tells of handshakes but never of ends, so "still connected" cannot
   be known here. A worker never has to connect twice: only the front ends connections, of peers that broke the
   protocol, and those are better killed and started again.
@@ -15,8 +17,10 @@ What is enforced:
 A process's pid is recycled only after it was reaped: revoke it when that is known.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 import zmq
 
@@ -30,15 +34,39 @@ REFUSALS = (
     "no process credentials",
     "another's channel",
     "second connection",
+    "a worker at the control socket",
     "not a request this handler knows",
     "gone before the answer",
 )
 """Why a connection is refused; a metric's labels."""
 
+CONTROL_DOMAIN = b"control"
+
 _ENDPOINT = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"
 _REQUEST_FRAMES = 6
 """Version, request id, domain, address, routing id, mechanism; the NULL mechanism has no credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks on the control socket, by the kernel's word. ``pid`` is 0 for one outside this pid namespace."""
+
+    uid: int
+    gid: int
+    pid: int
+
+    def __str__(self) -> str:
+        """Return the identity that stands for it on the wire."""
+        return f"{self.uid}:{self.gid}:{self.pid}"
+
+    @classmethod
+    def parse(cls, identity: str) -> "Caller | None":
+        """Return the caller an identity stands for, or None."""
+        parts = identity.split(":")
+        if len(parts) != len(fields(cls)) or not all(part.isdecimal() for part in parts):
+            return None
+        return cls(*(int(part) for part in parts))
 
 
 class PeerAuthenticator:
@@ -136,9 +164,16 @@ class PeerAuthenticator:
         if len(request) != _REQUEST_FRAMES or request[0] != _VERSION or request[5] != b"NULL":
             return "", "not a request this handler knows"
         domain = request[2]
-        pid = _pid_in(request[3])
-        if pid is None:
+        caller = _caller_in(request[3])
+        if caller is None:
             return "", "no process credentials"
+        pid = caller.pid
+        if domain == CONTROL_DOMAIN:
+            worker = self._worker_of(pid)
+            return (worker, "a worker at the control socket") if worker else (str(caller), "")
+        return self._judge_worker(domain, pid)
+
+    def _judge_worker(self, domain: bytes, pid: int) -> tuple[str, str]:
         identity = self._identities.get(pid)
         if identity is None:
             return "", "unknown process"
@@ -150,10 +185,18 @@ class PeerAuthenticator:
         self._connected[pid].add(domain)
         return identity, ""
 
+    def _worker_of(self, pid: int) -> str:
+        """Return the identity of the worker that a process is, or was started by; "" for none."""
+        if pid in self._identities:
+            return self._identities[pid]
+        try:
+            # A worker leads a session of its own; a command it runs is in it.
+            return self._identities.get(os.getsid(pid), "") if pid > 0 else ""
+        except OSError:
+            return ""
 
-def _pid_in(address: bytes) -> int | None:
-    """Return the pid in ``localhost:UID:GID:PID``; None for any other address."""
-    parts = address.split(b":")
-    if len(parts) != len(("host", "uid", "gid", "pid")) or not all(part.isdigit() for part in parts[1:]):
-        return None
-    return int(parts[3])
+
+def _caller_in(address: bytes) -> Caller | None:
+    """Return who is in ``localhost:UID:GID:PID``; None for any other address."""
+    host, _, rest = address.decode("ascii", "replace").partition(":")
+    return Caller.parse(rest) if host else None

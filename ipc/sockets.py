@@ -31,7 +31,7 @@ from typing import TypeAlias
 
 import zmq
 
-from devd.ipc.endpoints import SOCKET_MODE, check_socket_path, ipc_address, remove_stale_socket
+from devd.ipc.endpoints import GROUP_SOCKET_MODE, SOCKET_MODE, check_socket_path, ipc_address, remove_stale_socket
 from devd.ipc.errors import EndpointError
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -83,8 +83,9 @@ class BoundSocket:
         *,
         frames: int,
         zap_domain: bytes = b"",
+        group: int | None = None,
     ) -> None:
-        """Bind; messages are ``frames`` frames each.
+        """Bind; messages are ``frames`` frames each. The file is open to ``group`` (a gid) as well, if one is given.
 
         With a ``zap_domain`` only peers that a PeerAuthenticator of the same context admits get in, and nobody while
         there is none. Raises EndpointError when the path cannot be used or the process is out of descriptors.
@@ -103,7 +104,7 @@ class BoundSocket:
             raise EndpointError(f"{path}: no socket to be had: {_zmq_text(error)}") from error
         try:
             self._configure(limits, zap_domain)
-            self._inode = self._bind()
+            self._inode = self._bind(group)
         except (OSError, zmq.ZMQError) as error:
             self._socket.close(linger=0)
             text = _zmq_text(error) if isinstance(error, zmq.ZMQError) else f"{_name(error.errno)} ({error.strerror})"
@@ -126,13 +127,17 @@ class BoundSocket:
         if self._socket.type == zmq.ROUTER:
             self._socket.router_mandatory = 1
 
-    def _bind(self) -> tuple[int, int]:
+    def _bind(self, group: int | None) -> tuple[int, int]:
         """Make the file, listen, hand the descriptor over; return the file's identity (st_dev, st_ino)."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             # The mode of an unbound socket is the mode its file is born with (Linux).
             os.fchmod(listener.fileno(), SOCKET_MODE)
             listener.bind(os.fspath(self._path))
             try:
+                if group is not None:
+                    # First whose, then what they may: nobody else may connect in between.
+                    os.chown(self._path, -1, group, follow_symlinks=False)
+                    self._path.chmod(GROUP_SOCKET_MODE)
                 listener.listen(BACKLOG)
                 listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
                 self._socket.setsockopt(zmq.USE_FD, listener.fileno())

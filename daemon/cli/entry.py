@@ -1,6 +1,7 @@
 """``devd``: arguments in, exit code out. Interrupts, closed pipes and errors end in one line and a code."""
 
 import argparse
+import grp
 import io
 import os
 import sys
@@ -23,6 +24,7 @@ MIN_INTERVAL_S = 0.1
 MAX_INTERVAL_S = 3600.0
 DEFAULT_DEMO_S = 60.0
 MAX_DEMO_S = 86400.0
+MAX_GID = 2**32 - 2
 MAX_FAULT_S = 30 * 86400.0
 
 EPILOG = (
@@ -129,6 +131,12 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     for what, default in (("state", DEFAULT_STATE_DIR), ("log", DEFAULT_LOG_DIR), ("cdi", DEFAULT_CDI_DIR)):
         parser.add_argument(f"--{what}-dir", type=Path, default=default, metavar="DIR", help="default: %(default)s")
     parser.add_argument(
+        "--control-group",
+        type=_group,
+        metavar="NAME|GID",
+        help="whose members may use 'devd status' and the verbs, beside root and devd's own user; default: nobody's",
+    )
+    parser.add_argument(
         "--log-format", choices=("auto", "json", "text"), default="auto", help="auto: text on a terminal, else JSON"
     )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
@@ -185,6 +193,15 @@ def _runtime_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _group(text: str) -> int:
+    if text.isdecimal() and int(text) <= MAX_GID:
+        return int(text)
+    try:
+        return grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r}: there is no group of this name; a gid does as well") from None
+
+
 def _seconds(least: float, most: float) -> Callable[[str], float]:
     def number(text: str) -> float:
         try:
@@ -217,6 +234,7 @@ def _run(arguments: argparse.Namespace) -> int:
             cdi_dir=arguments.cdi_dir,
             log_format=arguments.log_format,
             log_level=arguments.log_level,
+            control_group=arguments.control_group,
         )
     )
 

@@ -106,6 +106,12 @@ RPC_DURATION = Metric(
 HEALTH_MESSAGES = Metric("devd_health_messages_total", "counter", "Messages that came on the health bus.")
 HEALTH_REFUSED = Metric("devd_health_refused_total", "counter", "Messages on the health bus refused.", ("reason",))
 PEERS_REFUSED = Metric("devd_peers_refused_total", "counter", "Connections to devd's own sockets refused.", ("reason",))
+CONTROL_REQUESTS = Metric(
+    "devd_control_requests_total",
+    "counter",
+    "Requests of the devd command, and whether the caller may ask.",
+    ("result",),
+)
 JOURNAL_LOST = Metric("devd_journal_lost_total", "counter", "Lines that the workers' journals lost.")
 JOURNAL_WAITING = Metric("devd_journal_waiting_lines", "gauge", "Journal lines that wait to be written.")
 JOURNAL_ERROR = Metric("devd_journal_error", "gauge", "1 while journals cannot be written.")

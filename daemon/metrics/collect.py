@@ -102,6 +102,8 @@ def _counters(out: Page, counters: Tree) -> None:
     out.add(m.HEALTH_MESSAGES, counters["health_messages"])
     _by_reason(out, m.HEALTH_REFUSED, {**dict.fromkeys(HEALTH_REFUSALS, 0), **counters["health_refused"]})
     _by_reason(out, m.PEERS_REFUSED, {**dict.fromkeys(PEER_REFUSALS, 0), **counters["peers_refused"]})
+    for result in ("answered", "refused"):
+        out.add(m.CONTROL_REQUESTS, counters[f"control_{result}"], labels({"result": result}))
     journal = counters["journal"]
     out.add(m.JOURNAL_LOST, journal["lost"])
     out.add(m.JOURNAL_WAITING, journal["waiting"])

@@ -1,6 +1,7 @@
 """The forbidden things: each a function that does it and raises OSError where it is refused."""
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -8,6 +9,7 @@ import resource
 import signal
 import socket
 import stat
+import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,9 +25,34 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PTRACE_SEIZE = 0x4206
 _CLONE_NEWUSER = 0x10000000
 _SECCOMP_SET_MODE_FILTER = 1
-X86 = {"finit_module": 313, "process_vm_readv": 310, "pidfd_getfd": 438, "bpf": 321, "keyctl": 250, "clone3": 435}
-ARM = {"finit_module": 273, "process_vm_readv": 270, "pidfd_getfd": 438, "bpf": 280, "keyctl": 219, "clone3": 435}
-CALLS = X86 if os.uname().machine == "x86_64" else ARM
+_CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
+_F_SETSIG = 10
+_FIOSETOWN, _TIOCSTI = 0x8901, 0x5412
+_UFFD_USER_MODE_ONLY = 1
+_PROCESS_KEYRING = -2 & (1 << 64) - 1
+_AT_EMPTY_PATH = 0x1000
+_HANDLE_BYTES = 128
+_X32_BIT = 0x40000000
+NUMBERS = {  # x86-64, arm64
+    "finit_module": (313, 273),
+    "process_vm_readv": (310, 270),
+    "pidfd_getfd": (438, 438),
+    "pidfd_send_signal": (424, 424),
+    "bpf": (321, 280),
+    "keyctl": (250, 219),
+    "add_key": (248, 217),
+    "io_uring_setup": (425, 425),
+    "userfaultfd": (323, 282),
+    "perf_event_open": (298, 241),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "fsopen": (430, 430),
+    "memfd_create": (319, 279),
+    "shmget": (29, 194),
+    "shmctl": (31, 195),
+}
+IS_X86 = os.uname().machine == "x86_64"
+CALLS = {name: numbers[0] if IS_X86 else numbers[1] for name, numbers in NUMBERS.items()}
 
 
 @dataclass
@@ -37,6 +64,11 @@ class Scene:
     parent: int
     victim: int
     open_file: int = field(default=-1)
+    terminal: int = field(default=-1)
+    folder_fd: int = field(default=-1)
+    network_fd: int = field(default=-1)
+    handle: bytes = b""
+    """The secret file's, as open_by_handle_at takes it; empty where the file system has none."""
 
     def path(self, name: str) -> Path:
         """Return a path the test handed in."""
@@ -44,8 +76,15 @@ class Scene:
 
     def prepare(self) -> None:
         """Open, before the sandbox, what the worker is to have open."""
-        resource.setrlimit(resource.RLIMIT_CORE, (CORE_BYTES, 2 * CORE_BYTES))
+        # None is left where the filter ends the process; what may be raised is the soft limit.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 2 * CORE_BYTES))
         self.open_file = os.open(self.path("disk"), os.O_RDWR | os.O_CREAT)
+        self.folder_fd = os.open(self.path("folder"), os.O_RDONLY)
+        self.network_fd = os.open("/proc/self/ns/net", os.O_RDONLY)
+        with suppress(OSError):
+            _master, self.terminal = os.openpty()
+        with suppress(OSError):
+            self.handle = _handle_of(self.path("secret"))
 
     def reset(self) -> None:
         """Put everything back as it was: the control is free to do it all."""
@@ -66,6 +105,8 @@ class Attempt:
     outside: Callable[[Scene], object] = lambda _scene: None
     leaves: bool = False
     """Whether the process becomes another program when it works."""
+    kills: bool = False
+    """Whether it works by the victim's death: the call may succeed and do nothing."""
 
 
 def _checked(result: int) -> int:
@@ -77,6 +118,106 @@ def _checked(result: int) -> int:
 
 def _call(name: str, *arguments: int) -> int:
     return _checked(_libc.syscall(ctypes.c_long(CALLS[name]), *(ctypes.c_long(one) for one in arguments)))
+
+
+def _handle_of(path: Path) -> bytes:
+    """Return a struct file_handle. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        handle = ctypes.create_string_buffer(struct.pack("=Ii", _HANDLE_BYTES, 0), 8 + _HANDLE_BYTES)
+        mount, empty = ctypes.c_int(), ctypes.create_string_buffer(b"")
+        places = (ctypes.addressof(empty), ctypes.addressof(handle), ctypes.addressof(mount), _AT_EMPTY_PATH)
+        _call("name_to_handle_at", fd, *places)
+        return handle.raw
+    finally:
+        os.close(fd)
+
+
+def _open_by_handle(scene: Scene) -> None:
+    if not scene.handle:
+        raise OSError(errno.EOPNOTSUPP, "no file handles on this file system")
+    handle = ctypes.create_string_buffer(scene.handle, len(scene.handle))
+    os.close(_call("open_by_handle_at", scene.folder_fd, ctypes.addressof(handle), os.O_RDONLY))
+
+
+def _make_descriptor(name: str, *arguments: int) -> None:
+    os.close(_call(name, *arguments))
+
+
+def _with_text(name: str, text: bytes, *arguments: int) -> None:
+    """Make a call that takes a text first and returns a descriptor."""
+    place = ctypes.create_string_buffer(text)
+    os.close(_call(name, ctypes.addressof(place), *arguments))
+
+
+def _io_uring() -> None:
+    parameters = ctypes.create_string_buffer(120)
+    _make_descriptor("io_uring_setup", 1, ctypes.addressof(parameters))
+
+
+def _perf_event() -> None:
+    """Count the processor time of this process: struct perf_event_attr of linux/perf_event.h, its first version."""
+    software, size, cpu_clock, exclude_kernel = 1, 64, 0, 1 << 5
+    attributes = struct.pack("=IIQQQQQIIQ", software, size, cpu_clock, 0, 0, 0, exclude_kernel, 0, 0, 0)
+    place = ctypes.create_string_buffer(attributes, size)
+    _make_descriptor("perf_event_open", ctypes.addressof(place), 0, -1, -1, 0)
+
+
+def _add_key() -> None:
+    kind, name, value = (ctypes.create_string_buffer(one) for one in (b"user", b"devd-test", b"x"))
+    places = (ctypes.addressof(kind), ctypes.addressof(name), ctypes.addressof(value))
+    _call("add_key", *places, 1, _PROCESS_KEYRING)
+
+
+def _shared_memory() -> None:
+    identifier = _call("shmget", 0, 4096, 0o600)
+    _call("shmctl", identifier, 0, 0)
+
+
+def _netlink() -> None:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as one:
+        one.bind((0, 0))
+
+
+def _signal_by_pidfd(scene: Scene) -> None:
+    pidfd = os.pidfd_open(scene.victim)
+    try:
+        _call("pidfd_send_signal", pidfd, signal.SIGURG, 0, 0)
+    finally:
+        os.close(pidfd)
+
+
+def _signal_by_descriptor(own: Callable[[int], object]) -> None:
+    """Make the victim the one who is signalled when something can be read, and let something be read."""
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        own(reader.fileno())
+        fcntl.fcntl(reader, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+        writer.send(b"x")
+
+
+def _own_by_fcntl(scene: Scene) -> None:
+    read_fd, write_fd = os.pipe()
+    fcntl.fcntl(read_fd, fcntl.F_SETOWN, scene.victim)
+    fcntl.fcntl(read_fd, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(read_fd, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    os.write(write_fd, b"x")
+
+
+def _other_abi(_scene: Scene) -> None:
+    """Ask for the pid the way 32-bit programs do, whose calls have other numbers."""
+    if not IS_X86:
+        raise OSError(errno.EOPNOTSUPP, "arm64 programs have one kind of call")
+    code = bytes.fromhex("b814000000cd80c3")  # mov eax, 20; int 0x80; ret
+    place = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    place.write(code)
+    ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(place)))()
+
+
+def _x32_call(_scene: Scene) -> None:
+    if not IS_X86:
+        raise OSError(errno.EOPNOTSUPP, "arm64 has no x32")
+    _checked(_libc.syscall(ctypes.c_long(_X32_BIT | 39)))  # getpid
 
 
 def _read(path: Path | str) -> None:
@@ -193,6 +334,7 @@ def _raise_limit(_scene: Scene) -> None:
 
 
 ATTEMPTS: dict[str, Attempt] = {
+    "list_nodes": Attempt(lambda _scene: os.listdir("/dev")),  # noqa: PTH208 - as the scouts do
     "own_node": Attempt(lambda scene: _read(scene.path("own"))),
     "read_shadow": Attempt(lambda _scene: _read("/etc/shadow")),
     "read_secret": Attempt(lambda scene: _read(scene.path("secret"))),
@@ -213,10 +355,39 @@ ATTEMPTS: dict[str, Attempt] = {
     "memory_of_sibling": Attempt(lambda scene: _memory_of(scene.victim)),
     "read_memory_of_sibling": Attempt(lambda scene: _process_vm_readv(scene.victim)),
     "environ_of_sibling": Attempt(lambda scene: _read(f"/proc/{scene.victim}/environ")),
+    "environ_of_parent": Attempt(lambda scene: _read(f"/proc/{scene.parent}/environ")),
     "descriptor_of_sibling": Attempt(lambda scene: _steal_descriptor(scene.victim)),
     "starve_sibling": Attempt(
         lambda scene: os.sched_setscheduler(scene.victim, os.SCHED_IDLE, os.sched_param(0)),
     ),
+    "push_sibling_aside": Attempt(lambda scene: os.sched_setaffinity(scene.victim, os.sched_getaffinity(0))),
+    "renice_sibling": Attempt(lambda scene: os.setpriority(os.PRIO_PROCESS, scene.victim, 19)),
+    "signal_by_pidfd": Attempt(_signal_by_pidfd),
+    "signal_by_descriptor": Attempt(_own_by_fcntl, kills=True),
+    "signal_by_ioctl": Attempt(
+        lambda scene: _signal_by_descriptor(lambda fd: fcntl.ioctl(fd, _FIOSETOWN, struct.pack("=i", scene.victim))),
+        kills=True,
+    ),
+    "files_of_sibling": Attempt(lambda scene: _read(f"/proc/{scene.victim}/fd/0")),
+    "overwrite": Attempt(lambda scene: os.close(os.open(scene.path("setuid"), os.O_WRONLY))),
+    "remove": Attempt(lambda scene: scene.path("own").unlink()),
+    "open_by_handle": Attempt(_open_by_handle),
+    "terminal_input": Attempt(lambda scene: fcntl.ioctl(scene.terminal, _TIOCSTI, b"x")),
+    "raw_socket": Attempt(lambda _scene: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close()),
+    "packet_socket": Attempt(lambda _scene: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()),
+    "netlink": Attempt(lambda _scene: _netlink()),
+    "io_uring": Attempt(lambda _scene: _io_uring()),
+    "userfaultfd": Attempt(lambda _scene: _make_descriptor("userfaultfd", os.O_CLOEXEC | _UFFD_USER_MODE_ONLY)),
+    "perf_event": Attempt(lambda _scene: _perf_event()),
+    "add_key": Attempt(lambda _scene: _add_key()),
+    "memory_file": Attempt(lambda _scene: _with_text("memfd_create", b"devd-test", 0)),
+    "shared_memory": Attempt(lambda _scene: _shared_memory()),
+    "other_abi": Attempt(_other_abi),
+    "x32_call": Attempt(_x32_call),
+    "mount_by_descriptors": Attempt(lambda _scene: _with_text("fsopen", b"tmpfs", 0)),
+    "mount_namespace": Attempt(lambda _scene: _checked(_libc.unshare(_CLONE_NEWNS))),
+    "enter_namespace": Attempt(lambda scene: _checked(_libc.setns(scene.network_fd, _CLONE_NEWNET))),
+    "change_root": Attempt(lambda scene: os.chroot(scene.path("folder"))),
     "fork": Attempt(_one_process),
     "fork_many": Attempt(_many_processes),
     "exec_shell": Attempt(lambda _scene: os.execv("/bin/sh", ["sh", "-c", "exit 0"]), leaves=True),  # noqa: S606 - the point

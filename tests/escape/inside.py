@@ -8,6 +8,7 @@ is forked, put behind the layers, and left to try.
 import errno
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -15,20 +16,63 @@ from pathlib import Path
 
 from devd.ipc.messages import Device, Node, WorkerSpec
 from devd.workers import linux
+from devd.workers.drivers import KINDS, kind_of, make_driver
+from devd.workers.hw import allowance
 from devd.workers.probes.base import identity as node_identity
 from devd.workers.probes.base import node_needs
 from devd.workers.probes.exec import command_needs
 from devd.workers.sandbox import capabilities, identity, landlock, limits, seccomp
 from devd.workers.sandbox.apply import Confinement
-from devd.workers.sandbox.needs import SandboxNeeds
+from devd.workers.sandbox.needs import PathNeed, SandboxNeeds
 from tests.escape.attempts import ATTEMPTS, Scene
 
+DEATH_S = 1.0
+"""What a signalled process gets to die; it needs a millisecond."""
 UID = identity.FIRST_UID + 7
 
 
+SELECTORS: dict[str, dict[str, object]] = {
+    "node": {"path": ["/dev/tty*", "/dev/serial/by-id/*"]},
+    "sim": {"devices": [{"name": "own", "path": "/dev/null"}]},
+    "usb": {"vendor": "0403"},
+    "pci": {"class": "0x030000"},
+}
+"""What a resource selects by; the other drivers need not be told."""
+SYSFS = "/sys/devices/virtual/mem/null"
+FUNCTION = {"address": "0000:00:00.0", "ids": "1:2", "driver": "planted"}
+PARAMS: dict[str, dict[str, object]] = {
+    "pci": {"functions": [FUNCTION]},
+    "vfio": {"functions": [FUNCTION], "group": "9999"},
+    "nvme": {"controllers": [{"name": "nvme9999", "sysfs": SYSFS, "serial": "x"}]},
+    "usb": {"name": "9-9", "ids": "1:2", "ttys": []},
+}
+"""What discovery by a driver would have left for its workers; no such device is there, only the needs are looked at."""
+
+
+def driver_needs(driver: str, node: Node) -> SandboxNeeds:
+    """Return the needs of a worker that probes by its driver's signals and has all of the driver's resets."""
+    properties = {"sysfs": SYSFS, "address": "0000:00:00.0", "minor": "9999"}
+    device = Device("own", (node,), properties, params=PARAMS.get(driver, {}))
+    kind = kind_of(driver)
+    needs = allowance.needs_of(kind.allowed(device), device) | node_needs_of(node)
+    for one in kind.resets.values():
+        needs |= allowance.needs_of(one.allowed(device), device)
+    return needs
+
+
+def node_needs_of(node: Node) -> SandboxNeeds:
+    """Return the need of one node, to read and write."""
+    return SandboxNeeds((PathNeed(node.path, "rw", node, vital=True),))
+
+
 def needs_of(kind: str, own: str) -> SandboxNeeds:
-    """Return the needs of a worker with one node, of probe kind ``open`` or ``exec``."""
+    """Return the needs of a worker with one node, of probe kind ``open`` or ``exec``, or of a driver, or its scout."""
+    if kind.startswith("scout-"):
+        driver = kind.removeprefix("scout-")
+        return make_driver(driver, SELECTORS.get(driver, {})).needs
     node = Node(own, *node_identity(Path("/dev/null").stat()))
+    if kind in KINDS:
+        return driver_needs(kind, node)
     spec = WorkerSpec("worker", "own", "r", "node", 1, "", "", 1.0, 1.0, {"kind": kind}, target=Device("own", (node,)))
     return command_needs(spec, "/bin/true") if kind == "exec" else node_needs(spec, "rw")
 
@@ -100,6 +144,15 @@ def _victim() -> int:
     return pid
 
 
+def _dies(victim: int) -> bool:
+    """Return whether the victim ends; it was signalled, if at all, before the attempt's last call returned."""
+    pidfd = os.pidfd_open(victim)
+    try:
+        return bool(select.select([pidfd], [], [], DEATH_S)[0])
+    finally:
+        os.close(pidfd)
+
+
 def _try(attempt: str, mode: str, arguments: dict[str, str], kind: str, own: str) -> str:
     """Return the errno's name of one attempt in one mode, "" for success."""
     victim = _victim()
@@ -122,11 +175,15 @@ def _try(attempt: str, mode: str, arguments: dict[str, str], kind: str, own: str
         word = os.read(said_read, 4096).decode()
     for fd in (ready_read, go_read, go_write, said_read):
         os.close(fd)
+    if word == "ok" and ATTEMPTS[attempt].kills and not _dies(victim):
+        word = "no effect"
     os.kill(victim, signal.SIGKILL)
     linux.kill(pid)
-    for one in (victim, pid):
-        os.waitpid(one, 0)
+    os.waitpid(victim, 0)
+    status = os.waitpid(pid, 0)[1]
     scene.reset()
+    if not word and os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
+        return signal.Signals(os.WTERMSIG(status)).name
     if word == "ok" or (word == "" and ATTEMPTS[attempt].leaves):
         return ""
     return word or "ended without a word"

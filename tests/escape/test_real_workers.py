@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +125,36 @@ def test_node_made_anew_gets_a_new_worker(bench: ForkBench, tmp_path: Path) -> N
     bench.until(lambda: worker.exit is not None)
     assert "was made anew since this worker began" in worker.words()
     assert "Traceback" not in worker.words()
+
+
+def test_worker_holds_nothing_of_others(bench: ForkBench) -> None:
+    """A worker was left no file, directory, terminal or namespace: pipes, its two connections, its own device."""
+    worker = _begin(bench, probe={"kind": "open", "mode": "rw"})
+    folder = Path(f"/proc/{worker.pid}/fd")
+    if not os.access(folder, os.R_OK):
+        pytest.skip("a worker is undumpable: only root sees what it has open")
+    found = {str(one.readlink()) for one in folder.iterdir()}
+    others = [one for one in found if not one.startswith(("pipe:", "socket:", "anon_inode:[event"))]
+    assert found
+    assert set(others) <= {"/dev/null"}
+
+
+def test_setuid_program_gives_nothing(bench: ForkBench, tmp_path: Path) -> None:
+    """A command that runs a program of root's with the setuid bit stays who it is."""
+    program = shutil.which("id")
+    if not IS_ROOT or program is None or shutil.which("setpriv") is None:
+        pytest.skip("takes root to make one, id and setpriv")
+    tmp_path.chmod(0o755)
+    copy = tmp_path / "id-of-root"
+    shutil.copy(program, copy)
+    copy.chmod(0o4755)
+    free = subprocess.run(["setpriv", "--reuid=65534", str(copy), "-u"], capture_output=True, text=True, check=False)
+    if free.stdout.strip() != "0":
+        pytest.skip("setuid means nothing on this file system")
+    probe = {"kind": "exec", "command": ["sh", "-c", f'test "$({copy} -u)" -gt 0']}
+    bench.fork(bench.spec("null", probe=probe, target=NULL, sandbox={"read": [str(tmp_path)]}))
+    verdict = bench.until_verdict("null")
+    assert verdict.verdict == "pass", verdict.reason
 
 
 def _script(tries: str) -> dict[str, object]:

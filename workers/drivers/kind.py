@@ -94,4 +94,4 @@ class DriverKind:
     allowed: Callable[[Device], Allowance]
     resets: Mapping[str, ResetKind]
     uevents: Collection[str] = ()
-    scout: Allowance = field(default_factory=lambda: Allowance(read=("/sys", "/dev", "/proc")))
+    scout: Allowance = field(default_factory=lambda: Allowance(read=("/sys",), look=("/dev",)))

@@ -49,7 +49,7 @@ class NodeDriver:
         self.uevents: Collection[str] = ()
         self.what = every[0]
         folders = dict.fromkeys(globs.fixed_part(one) for one in every)
-        paths = [PathNeed(folder, "r", vital=True) for folder in folders]
+        paths = [PathNeed(folder, "l", vital=True) for folder in folders]
         more = [PathNeed(sysfs.ROOT, "r"), PathNeed(f"/{node_properties.UDEV}", "r")]
         self.needs = SandboxNeeds((*paths, *more), frozenset({"watch"}))
 

@@ -9,7 +9,7 @@ from devd.workers.drivers.kind import DriverKind, ResetKind, Tools
 from devd.workers.drivers.nvidia_resets import GpuReset
 from devd.workers.drivers.nvidia_signals import SIGNALS, NvidiaSignals
 from devd.workers.drivers.twins import Candidate, listed
-from devd.workers.hw import nvidia, pci, selection
+from devd.workers.hw import attributes, nvidia, pci, selection
 from devd.workers.hw.allowance import Allowance
 from devd.workers.hw.nvml import NvmlError, Session
 from devd.workers.params import Params
@@ -149,10 +149,13 @@ def _mig_uuids(gpu: nvidia.Gpu, problems: list[str]) -> dict[tuple[int, int], st
 
 
 def allowed_resets(device: Device) -> Allowance:  # noqa: ARG001 - each reset kind is asked alike
-    """Return what the reset needs beyond probing: to run nvidia-smi, which opens every GPU's nodes."""
+    """Return what the reset needs beyond probing: to run nvidia-smi, which opens every GPU's nodes.
+
+    Those that are there now, and not all of /dev: its capabilities would make it the master of every disk.
+    """
     return Allowance(
         read=("/sys", "/proc"),
-        ioctl=("/dev",),
+        ioctl=tuple(f"/dev/{name}" for name in attributes.names(Path("/dev")) if name.startswith("nvidia")),
         execute=("nvidia-smi",),
         capabilities=("CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"),
         why="nvidia-smi resets GPUs as root alone",
@@ -178,6 +181,10 @@ DRIVER = DriverKind(
     },
     uevents=("pci", "nvidia", "module"),
     scout=Allowance(
-        read=("/sys", "/dev", "/proc"), ioctl=("/dev/nvidiactl",), libraries=True, memory_bytes=MEMORY_BYTES
+        read=("/sys", "/proc"),
+        look=("/dev",),
+        ioctl=("/dev/nvidiactl",),
+        libraries=True,
+        memory_bytes=MEMORY_BYTES,
     ),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from devd.ipc.messages import Device
 from devd.workers.drivers.base import Found
 from devd.workers.drivers.kind import DriverKind, ResetKind
-from devd.workers.drivers.nvme_resets import ControllerReset, SubsystemReset
+from devd.workers.drivers.nvme_resets import ControllerReset, SubsystemReset, reach_of
 from devd.workers.drivers.nvme_signals import SIGNALS, NvmeSignals
 from devd.workers.drivers.twins import Candidate, listed
 from devd.workers.hw import attributes, nodes, nvme, pci, selection
@@ -110,7 +110,7 @@ def allowed_resets(device: Device) -> Allowance:
     """Return what the resets need beyond probing: the controllers' directories, and each disk to see who has it."""
     controllers = NvmeSignals.controllers_of(device)
     return Allowance(
-        read=("/sys", "/proc", "/dev"),
+        read=("/sys", "/proc/swaps", *(f"/dev/{name}" for name in reach_of(device))),
         write=tuple(one.sysfs for one in controllers),
         capabilities=("CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"),
         why="without the disks' nodes a reset cannot know that nobody uses them, and refuses",

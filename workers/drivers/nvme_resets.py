@@ -68,6 +68,13 @@ class SubsystemReset:
             _wait_live(self._root / "sys/class/nvme" / name, call)
 
 
+def reach_of(device: Device, root: Path = Path("/")) -> tuple[str, ...]:
+    """Return all that any reset of a device takes along now, as names below /dev: its subsystem's. Raises OSError."""
+    names = [way.name for way in NvmeSignals.controllers_of(device)]
+    members = [one for name in names for one in nvme.subsystem_members(root, name)]
+    return _reach(root, list(dict.fromkeys((*names, *members))))
+
+
 def _reach(root: Path, names: list[str]) -> tuple[str, ...]:
     """Return these controllers and the namespaces on any of them, as names below /dev."""
     of = [one for one in nvme.controllers(root) if one.name in names]

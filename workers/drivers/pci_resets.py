@@ -200,16 +200,16 @@ class RebindReset(_PciReset):
 
 
 def allowed_resets(device: Device) -> Allowance:
-    """Return what the resets need beyond probing: to write in the functions' directories, to see all processes."""
+    """Return what the resets need beyond probing: to write in its functions' directories."""
     addresses = [one.address for one in PciSignals.functions_of(device)]
     drivers = {one.driver for one in PciSignals.functions_of(device) if one.driver}
     return Allowance(
-        read=("/proc", "/sys"),
+        read=("/sys",),
         write=(
             *(f"/{pci.DEVICES}/{address}" for address in addresses),
             *(f"/sys/bus/pci/drivers/{driver}" for driver in sorted(drivers)),
             "/sys/bus/pci/rescan",
         ),
-        capabilities=("CAP_DAC_OVERRIDE", "CAP_SYS_PTRACE"),
-        why="without the whole of /proc a reset cannot know that nobody uses the device, and refuses",
+        capabilities=("CAP_DAC_OVERRIDE",),
+        why="the attributes that reset, remove and bind are for root alone",
     )

@@ -28,7 +28,7 @@ class SimDriver:
         self.leave_alone: frozenset[str] = frozenset()
         self.uevents: Collection[str] = ()
         self.what = f"{len(self._devices)} simulated devices"
-        paths = [PathNeed(str(Path(one.path).parent), "r", vital=True) for one in self._devices if one.path]
+        paths = [PathNeed(str(Path(one.path).parent), "l", vital=True) for one in self._devices if one.path]
         self.needs = SandboxNeeds(tuple(paths), frozenset({"watch"}))
 
     def discover(self) -> Found:

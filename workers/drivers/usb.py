@@ -120,8 +120,8 @@ def allowed(device: Device) -> Allowance:
     sysfs = device.properties["sysfs"]
     return Allowance(
         read=("/proc/sys/kernel/random/boot_id", f"/{usb.DEVICES}", sysfs, str(Path(sysfs).parent)),
-        ioctl=("/dev/bus/usb", *params.texts("ttys")),
-        why="the raw node's number changes with each reset, so its directory is meant; without it answers is not asked",
+        ioctl=(usb.bus_directory(params.text("name")), *params.texts("ttys")),
+        why="the raw node's number changes with each reset, so its bus's directory is meant: for 'answers'",
     )
 
 

@@ -108,12 +108,12 @@ class AuthorizedReset(_UsbReset):
 
 
 def allowed_resets(device: Device) -> Allowance:
-    """Return what the resets need beyond probing: to write in the device's directory, to see all processes."""
+    """Return what the resets need beyond probing: to write in the device's directory. The front tells who uses it."""
     name = Params("params", device.params).text("name")
     return Allowance(
-        read=("/proc", "/sys"),
-        write=(f"/{usb.DEVICES}/{name}", "/dev/bus/usb"),
-        ioctl=("/dev/bus/usb",),
-        capabilities=("CAP_DAC_OVERRIDE", "CAP_SYS_PTRACE"),
-        why="without the whole of /proc a reset cannot know that nobody uses the device, and refuses",
+        read=("/sys",),
+        write=(f"/{usb.DEVICES}/{name}",),
+        ioctl=(usb.bus_directory(name),),
+        capabilities=("CAP_DAC_OVERRIDE",),
+        why="the raw node and the attribute authorized are for root alone",
     )

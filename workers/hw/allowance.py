@@ -29,12 +29,13 @@ LIBRARIES = tuple(
 class Allowance:
     """Absolute paths by what is done with them; a directory stands for everything below it.
 
-    ``ioctl`` are nodes that are opened and get ioctls; ``execute`` are programs that are run (a plain name is looked
-    up in PATH), ``libraries`` whether shared libraries are loaded late; ``sockets`` are address families; ``groups``
-    are further groups of system calls ("watch", "files": to write files that are no attributes); ``why`` says what is
-    lost without it.
+    ``look`` are directories that are listed, and nothing in them is opened; ``ioctl`` are nodes that are opened and get
+    ioctls; ``execute`` are programs that are run (a plain name is looked up in PATH), ``libraries`` whether shared
+    libraries are loaded late; ``sockets`` are address families; ``groups`` are further groups of system calls ("watch",
+    "files": to write files that are no attributes); ``why`` says what is lost without it.
     """
 
+    look: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     ioctl: tuple[str, ...] = ()
@@ -53,7 +54,8 @@ def needs_of(allowed: Allowance, device: Device | None = None) -> SandboxNeeds:
     A path that is a node of the device is allowed only while it is the one that discovery saw.
     """
     nodes = {node.path: node for node in device.nodes} if device is not None else {}
-    paths = [PathNeed(path, "r") for path in allowed.read]
+    paths = [PathNeed(path, "l") for path in allowed.look]
+    paths += [PathNeed(path, "r") for path in allowed.read]
     paths += [PathNeed(path, "rw", vital=True) for path in allowed.write]
     paths += [_node_need(path, nodes.get(path)) for path in allowed.ioctl]
     paths += LIBRARIES if allowed.libraries else ()

@@ -99,6 +99,11 @@ def below(root: Path, name: str) -> list[str]:
     return [one for one in attributes.names(root / DEVICES) if NAME.fullmatch(one) and one.startswith(f"{name}.")]
 
 
+def bus_directory(name: str) -> str:
+    """Return where the raw nodes of a device's bus lie, whatever number it has now: its name begins with the bus's."""
+    return f"/dev/bus/usb/{int(name.partition('-')[0]):03d}"
+
+
 def _node(directory: Path) -> tuple[Node, ...]:
     """Return the raw device's node, which is named by bus and number with three digits each."""
     bus, number = attributes.whole(directory / "busnum"), attributes.whole(directory / "devnum")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from devd.workers.sandbox.numbers import LAST_KNOWN, Machine
-from devd.workers.sandbox.syscalls import BASE, GROUPS, OWN_PID, OWN_POLICY, Argument, Group
+from devd.workers.sandbox.syscalls import BASE, GROUPS, OWN_PID, OWN_POLICY, REFUSED_ALWAYS, Argument, Group
 
 # linux/bpf_common.h and linux/seccomp.h
 _LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
@@ -81,7 +81,18 @@ def _is_own(alternatives: list[tuple[Argument, ...]]) -> bool:
 def _common(machine: Machine, groups: frozenset[str]) -> bytes:
     """Return the part that is the same for all processes of these groups."""
     rules = {call: alternatives for call, alternatives in _rules(groups).items() if not _is_own(alternatives)}
-    return _ruled(machine, rules, {}) + _plain(machine, groups)
+    return _barred(machine) + _ruled(machine, rules, {}) + _plain(machine, groups)
+
+
+def _barred(machine: Machine) -> bytes:
+    """Return the part for arguments that no group gets; other arguments of these calls go on behind it."""
+    code = b""
+    for rule in REFUSED_ALWAYS:
+        number = machine.number(rule.call)
+        if number is not None:
+            block = b"".join(_alternative(tests, {}, REFUSE) for tests in rule.alternatives) + _op(_LOAD, _NUMBER_AT)
+            code += _op(_JUMP_EQUAL, number, 0, _count(block)) + block
+    return code
 
 
 def _ruled(machine: Machine, rules: Rules, own: Mapping[int, int]) -> bytes:
@@ -96,10 +107,10 @@ def _ruled(machine: Machine, rules: Rules, own: Mapping[int, int]) -> bytes:
     return code
 
 
-def _alternative(tests: Iterable[Argument], own: Mapping[int, int]) -> bytes:
-    """Return code that allows the call when all tests hold, else goes on behind itself."""
+def _alternative(tests: Iterable[Argument], own: Mapping[int, int], answer: int = ALLOW) -> bytes:
+    """Return code that gives the answer when all tests hold, else goes on behind itself."""
     words = [word for test in tests for word in _words_of(test, own)]
-    code = _op(_RETURN, ALLOW)
+    code = _op(_RETURN, answer)
     for offset, mask, value in reversed(words):
         code = _op(_LOAD, offset) + _op(_AND, mask) + _op(_JUMP_EQUAL, value, 0, _count(code)) + code
     return code

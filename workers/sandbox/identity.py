@@ -20,7 +20,7 @@ LAST_VALID_ID = 0xFFFFFFFE
 Wanted = tuple[PathNeed, int]
 """A path, and the mode of access(2) in which it is needed."""
 
-_MODES = (("r", os.R_OK), ("w", os.W_OK), ("x", os.X_OK))
+_MODES = (("l", os.R_OK), ("r", os.R_OK), ("w", os.W_OK), ("x", os.X_OK))
 
 
 @dataclass(frozen=True, slots=True)

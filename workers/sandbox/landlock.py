@@ -29,6 +29,7 @@ ABI_REFER, ABI_TRUNCATE, ABI_TCP, ABI_IOCTL, ABI_SCOPES = 2, 3, 4, 5, 6
 _FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 """What a rule for something other than a directory may hold."""
 _RIGHTS = {
+    "l": READ_DIR,
     "r": READ_FILE | READ_DIR,
     "w": WRITE_FILE | TRUNCATE | MAKE_REG | MAKE_DIR | REMOVE_FILE | REMOVE_DIR | REFER,
     "x": EXECUTE,

@@ -32,7 +32,8 @@ WRITTEN_FILE_BYTES = 16 * MIB
 class PathNeed:
     """A file, or a directory with all below it.
 
-    ``rights`` are letters: r(ead), w(rite, make and remove below a directory), x(ecute), i(octl on a device node).
+    ``rights`` are letters: l(ist a directory, open nothing in it), r(ead), w(rite, make and remove below a directory),
+    x(ecute), i(octl on a device node).
     With ``node`` the rights are given only while the path leads to what discovery saw. A ``vital`` path is one that
     the worker's own uid must be able to use: a group or a capability is kept for it if need be.
     """

@@ -4,6 +4,7 @@
 sockets, connections, new processes, other processes, ioctls of drivers, anything that makes or changes a file.
 """
 
+import fcntl
 import socket
 import termios
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ NEW_NAMESPACES = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET of linux/sched.h."""
 _LOW_WORD = 0xFFFFFFFF
 _FIONBIO, _FIOCLEX, _FIONCLEX = 0x5421, 0x5451, 0x5450
+_FIOSETOWN, _SIOCSPGRP = 0x8901, 0x8902
+_TIOCLINUX = 0x541C
+_F_OFD_GETLK, _F_OFD_SETLK, _F_OFD_SETLKW = 36, 37, 38
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_GET_NAME, _PR_SET_CHILD_SUBREAPER, _PR_SET_VMA = 1, 15, 16, 36, 0x53564D41
 
 
@@ -54,7 +58,7 @@ class Group:
 
 
 _FILES_AND_POLLS = (
-    "read write readv writev pread64 pwrite64 preadv pwritev close close_range lseek fcntl dup dup2 dup3 pipe pipe2 "
+    "read write readv writev pread64 pwrite64 preadv pwritev close close_range lseek dup dup2 dup3 pipe pipe2 "
     "open openat openat2 stat fstat lstat newfstatat statx statfs fstatfs access faccessat faccessat2 readlink "
     "readlinkat getdents getdents64 getcwd chdir fchdir umask fsync fdatasync flock fadvise64 poll ppoll select "
     "pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd2 timerfd_create "
@@ -80,6 +84,13 @@ _THREADS = (
 BASE = Group(
     calls=tuple(f"{_FILES_AND_POLLS} {_MEMORY} {_SIGNALS} {_TIME} {_SELF} {_THREADS}".split()),
     rules=(
+        # Not F_SETOWN and F_SETSIG: by those the kernel sends any signal to any process of the same uid.
+        only(
+            "fcntl",
+            1,
+            *(fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL),
+            *(fcntl.F_GETLK, fcntl.F_SETLK, fcntl.F_SETLKW, _F_OFD_GETLK, _F_OFD_SETLK, _F_OFD_SETLKW),
+        ),
         # On the connections there are; a destination of one's own choice would need the last argument.
         Rule("sendto", ((Argument(4, NULL, ALL),),)),
         only("prctl", 0, _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA),
@@ -97,7 +108,7 @@ BASE = Group(
 )
 
 _FILES = "mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 truncate ftruncate fallocate utimensat"
-_PROCESSES = "execve fork vfork wait4 waitid setpgid setsid kill tgkill pidfd_open ioctl socketpair sched_setaffinity"
+_PROCESSES = "execve fork vfork wait4 waitid setpgid setsid kill tgkill pidfd_open ioctl socketpair"
 _TALK = "bind getsockname getpeername getsockopt setsockopt sendmsg recvmsg sendmmsg recvmmsg sendto shutdown"
 
 
@@ -114,6 +125,8 @@ GROUPS: dict[str, Group] = {
         (
             Rule("clone", ((Argument(0, 0, NEW_NAMESPACES),),)),
             only("prctl", 0, _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER),
+            # Of the caller alone: a command of the front's own uid could push the front onto one processor.
+            only("sched_setaffinity", 0, 0),
         ),
     ),
     "netlink": Group(_words(_TALK), (only("socket", 0, socket.AF_NETLINK),)),
@@ -124,3 +137,9 @@ GROUPS: dict[str, Group] = {
     "lock_memory": Group(_words("mlock munlock")),
 }
 """What may be declared, and widened by the operator, beside ``base``."""
+
+REFUSED_ALWAYS = (
+    # Whom the kernel signals about a descriptor (as F_SETOWN does), and input for somebody else's terminal.
+    only("ioctl", 1, _FIOSETOWN, _SIOCSPGRP, termios.TIOCSTI, _TIOCLINUX),
+)
+"""Rules turned round: refused whatever groups are declared."""

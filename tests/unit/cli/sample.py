@@ -124,13 +124,13 @@ def daemon(root: Path, replies: Mapping[str, ControlReply]) -> Iterator[list[Con
 
     def serve() -> None:
         with zmq.Context() as context:
-            server = ControlServer(context, layout.control)
+            server = ControlServer(context, layout.control, b"")
             ready.set()
             while not over.is_set():
-                for route, request, _ in server.drain():
-                    if request is not None:
-                        asked.append(request)
-                        server.reply(route, replies[request.verb])
+                for one in server.drain():
+                    if one.request is not None:
+                        asked.append(one.request)
+                        server.reply(one.route, replies[one.request.verb])
                 if not server.pending():
                     over.wait(0.002)
             server.close()

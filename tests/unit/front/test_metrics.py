@@ -33,6 +33,8 @@ COUNTERS: dict[str, Any] = {
     "health_messages": 1000,
     "health_refused": {"flood": 3, "a new reason": 1},
     "peers_refused": {"unknown process": 2},
+    "control_answered": 7,
+    "control_refused": 1,
     "stalls": 4,
     "loop_blocks": 8,
     "journal": {"directory": "/var/log/devd", "lost": 5, "waiting": 6, "error": "No space left on device"},
@@ -184,6 +186,8 @@ def test_counters_of_the_daemon() -> None:
     assert of(found, "devd_health_refused_total", reason="spoof") == 0
     assert of(found, "devd_peers_refused_total", reason="unknown process") == 2
     assert of(found, "devd_peers_refused_total", reason="another's channel") == 0
+    assert of(found, "devd_control_requests_total", result="answered") == 7
+    assert of(found, "devd_control_requests_total", result="refused") == 1
     assert of(found, "devd_journal_lost_total") == 5
     assert of(found, "devd_journal_error") == 1
     assert of(found, "devd_log_lost_total") == 7

@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from devd.ipc.command import CommandServer
+from devd.ipc.control import ControlServer
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
 from devd.ipc.health import HealthSubscriber
 from devd.ipc.identity import PeerAuthenticator
@@ -98,6 +99,12 @@ class Front:
     def channel(self, number: int, zap_domain: bytes = b"command") -> CommandServer:
         """Return a command channel."""
         made = self.owned(CommandServer(self.context, self.layout.command(number), zap_domain))
+        self._channels.append(made)
+        return made
+
+    def control(self) -> ControlServer:
+        """Return the control socket."""
+        made = self.owned(ControlServer(self.context, self.layout.control))
         self._channels.append(made)
         return made
 

@@ -35,7 +35,7 @@ import sys, time, zmq
 from pathlib import Path
 from devd.ipc.control import ControlServer
 context = zmq.Context()
-server = ControlServer(context, Path(sys.argv[1]))
+server = ControlServer(context, Path(sys.argv[1]), b"")
 print("listening", flush=True)
 sys.stdin.read()
 """
@@ -48,8 +48,8 @@ def answering(server: ControlServer, answer: Callable[[ControlRequest | None, st
 
     def serve() -> None:
         while not over.is_set():
-            for route, request, error in server.drain():
-                server.reply(route, answer(request, error))
+            for asked in server.drain():
+                server.reply(asked.route, answer(asked.request, asked.error))
             if not server.pending():
                 over.wait(0.002)
 
@@ -68,7 +68,7 @@ def echo(request: ControlRequest | None, error: str) -> ControlReply:
 
 def test_a_question_gets_its_answer(front: Front) -> None:
     """A request reaches the daemon whole and its answer comes back, well under half a second, again and again."""
-    server = front.owned(ControlServer(front.context, front.layout.control))
+    server = front.owned(ControlServer(front.context, front.layout.control, b""))
     assert front.layout.control.stat().st_mode & 0o777 == 0o600
     with answering(server, echo):
         for _ in range(5):
@@ -99,19 +99,19 @@ def test_socket_of_a_dead_daemon(front: Front) -> None:
     assert front.layout.control.is_socket()
     with pytest.raises(PeerUnavailableError, match="left from one that ended"):
         control_call(front.layout.control, STATUS, 5)
-    front.owned(ControlServer(front.context, front.layout.control))
+    front.owned(ControlServer(front.context, front.layout.control, b""))
 
 
 def test_no_daemon_takes_anothers_place(front: Front) -> None:
     """A live daemon's socket, or a file that is none, is refused by name and stays; libzmq alone would unlink both."""
-    server = front.owned(ControlServer(front.context, front.layout.control))
+    server = front.owned(ControlServer(front.context, front.layout.control, b""))
     with pytest.raises(EndpointError, match=r"control\.sock is in use: another devd runs there"):
-        ControlServer(front.context, front.layout.control)
+        ControlServer(front.context, front.layout.control, b"")
     with answering(server, echo):
         assert control_call(front.layout.control, STATUS, 5).ok
     front.layout.lock.write_text("precious")
     with pytest.raises(EndpointError, match="lock is a regular file"):
-        ControlServer(front.context, front.layout.lock)
+        ControlServer(front.context, front.layout.lock, b"")
     assert front.layout.lock.read_text() == "precious"
     front.layout.lock.unlink()
 
@@ -145,7 +145,7 @@ def test_daemon_that_takes_no_connection(front: Front) -> None:
 
 def test_somebody_elses_socket(front: Front) -> None:
     """Permission denied is an error that says whose the socket is, not a daemon that does not run."""
-    ControlServer(front.context, front.layout.control)._bound._socket.close(linger=0)
+    ControlServer(front.context, front.layout.control, b"")._bound._socket.close(linger=0)
     owner = os.geteuid()
     if owner == 0:
         os.seteuid(65534)
@@ -202,7 +202,7 @@ def other_daemon(front: Front, answer: list[bytes]) -> Iterator[None]:
 
 def test_request_of_another_version_is_told_so(front: Front) -> None:
     """The daemon hears of a wrong request with the reason and the route to answer on, and never fails."""
-    server = front.owned(ControlServer(front.context, front.layout.control))
+    server = front.owned(ControlServer(front.context, front.layout.control, b""))
     oddities = {
         "protocol version 3: this side speaks 1": [b"\x93\x03" + codec.encode(STATUS)[2:]],
         "not msgpack": [b""],
@@ -237,26 +237,26 @@ def send_when_connected(client: zmq.Socket[bytes], frames: list[bytes]) -> None:
 
 def test_clients_that_do_not_read_cost_nothing(front: Front) -> None:
     """Answers to a client that never reads, or left, are dropped after a few; others are answered meanwhile."""
-    server = front.owned(ControlServer(front.context, front.layout.control))
+    server = front.owned(ControlServer(front.context, front.layout.control, b""))
     with front.context.socket(zmq.DEALER) as slow:
         slow.linger = 0
         slow.rcvhwm = 1
         slow.connect(ipc_address(front.layout.control))
         slow.send(codec.encode(STATUS))
         front.pump(server.pending)
-        [(route, request, error)] = server.drain()
-        assert (request, error) == (STATUS, "")
+        [asked] = server.drain()
+        assert (asked.request, asked.error) == (STATUS, "")
         big = ControlReply(ok=True, error="", data={"text": "x" * 1_000_000})
         longest_s, taken = 0.0, 0
         for _ in range(100):
             begun_s = time.monotonic()
-            taken += server.reply(route, big)
+            taken += server.reply(asked.route, big)
             longest_s = max(longest_s, time.monotonic() - begun_s)
         assert longest_s < 1.0
         assert taken <= 3 * control.REPLY_QUEUE
         with answering(server, echo):
             assert control_call(front.layout.control, STATUS, 5).ok
-    front.pump(lambda: not server.reply(route, big) and not server.pending())
+    front.pump(lambda: not server.reply(asked.route, big) and not server.pending())
 
 
 def test_request_too_large_is_refused_at_home_and_cut_at_the_daemon(front: Front) -> None:
@@ -264,7 +264,7 @@ def test_request_too_large_is_refused_at_home_and_cut_at_the_daemon(front: Front
     huge = ControlRequest("status", {"x": "y" * control.MAX_REQUEST_BYTES})
     with pytest.raises(ProtocolError, match="at most 1048576"):
         control_call(front.layout.control, huge, 1)
-    server = front.owned(ControlServer(front.context, front.layout.control))
+    server = front.owned(ControlServer(front.context, front.layout.control, b""))
     with front.context.socket(zmq.DEALER) as client, client.get_monitor_socket() as monitor:
         client.linger = 0
         client.connect(ipc_address(front.layout.control))
@@ -284,7 +284,7 @@ def test_request_too_large_is_refused_at_home_and_cut_at_the_daemon(front: Front
 
 def test_answer_too_large_becomes_an_error(front: Front) -> None:
     """An answer over 4 MiB reaches the client as an error that says so instead of as silence."""
-    server = front.owned(ControlServer(front.context, front.layout.control))
+    server = front.owned(ControlServer(front.context, front.layout.control, b""))
     vast = ControlReply(ok=True, error="", data={"text": "x" * control.MAX_REPLY_BYTES})
     with answering(server, lambda _request, _error: vast):
         reply = control_call(front.layout.control, STATUS, 5)

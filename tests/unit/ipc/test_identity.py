@@ -6,19 +6,23 @@ so a peer that was refused is known by its reason alone, and counts are compared
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 import zmq
 
+from devd.ipc import codec
 from devd.ipc.endpoints import ipc_address
 from devd.ipc.errors import EndpointError
 from devd.ipc.health import HealthPublisher, HealthSubscriber
-from devd.ipc.identity import PeerAuthenticator
+from devd.ipc.identity import Caller, PeerAuthenticator
+from devd.ipc.messages import ControlRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from devd.ipc.control import Asked
     from tests.unit.ipc.conftest import Front
 
 
@@ -74,6 +78,36 @@ def test_channel_of_another_device_is_closed_to_a_worker(front: Front) -> None:
     front.peer("command", front.layout.command(1), "gpu-1", admit="gpu-1")
     [got] = front.collect(channel, lambda got: len(got) >= 1)
     assert got.identity == "gpu-1"
+
+
+def test_control_socket_takes_callers_as_often_as_they_come(front: Front) -> None:
+    """Who is no worker gets in again and again, and is known by the kernel's word: uid, gid and pid."""
+    server = front.control()
+    with front.context.socket(zmq.DEALER) as first, front.context.socket(zmq.DEALER) as second:
+        for client in (first, second):
+            client.linger = 0
+            client.connect(ipc_address(front.layout.control))
+            client.send(codec.encode(ControlRequest("status")))
+        found: list[Asked] = []
+
+        def both() -> bool:
+            found.extend(server.drain())
+            return len(found) == 2
+
+        front.pump(both)
+    assert [one.caller for one in found] == [Caller(os.geteuid(), os.getegid(), os.getpid())] * 2
+
+
+@pytest.mark.parametrize("role", ["the worker", "a program it runs"])
+def test_control_socket_is_closed_to_workers(front: Front, role: str) -> None:
+    """A worker, or what it started, is refused the control socket, and is one to be ended."""
+    front.control()
+    thief = front.peer("refused", front.layout.control, "dealer")
+    leader = thief.pid if role == "the worker" else os.getsid(thief.pid)
+    front.auth.admit(leader, "gpu-1")
+    assert front.hear(thief)["value"] == 400
+    assert set(front.auth.refused) == {"a worker at the control socket"}
+    assert front.auth.offenders() == {"gpu-1": "a worker at the control socket"}
 
 
 def test_nobody_gets_in_while_no_authenticator_is_there(runtime_dir: Path) -> None:

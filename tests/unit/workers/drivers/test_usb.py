@@ -411,9 +411,9 @@ def test_an_unplugged_device_is_not_reset(tmp_path: Path) -> None:
 
 
 def test_what_a_worker_needs_is_listed(tmp_path: Path) -> None:
-    """The device's and its hub's directories are read; the raw nodes' directory and the ttys are opened."""
+    """The device's and its hub's directories are read; its bus's raw nodes and the ttys are opened."""
     tty(tmp_path, device(tmp_path))
     one = _only(tmp_path)
     assert "/sys/devices/pci0000:00/0000:00:14.0/usb1" in allowed(one).read
-    assert allowed(one).ioctl == ("/dev/bus/usb", "/dev/ttyUSB0")
-    assert allowed_resets(one).write == ("/sys/bus/usb/devices/1-4", "/dev/bus/usb")
+    assert allowed(one).ioctl == ("/dev/bus/usb/001", "/dev/ttyUSB0")
+    assert allowed_resets(one).write == ("/sys/bus/usb/devices/1-4",)

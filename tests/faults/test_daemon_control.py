@@ -1,0 +1,179 @@
+"""The control socket: who may ask, what is written down of it, and what those cost who ask too much."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import pytest
+import zmq
+
+from devd.daemon.demo.rig import Rig
+from devd.ipc import codec
+from devd.ipc.endpoints import ipc_address
+from devd.ipc.messages import ControlRequest
+from tests.faults.worlds import SIM, scenario, sim, until
+
+ONE = "[{name: card}]"
+OTHER_UID, GROUP, OTHER_GROUP = 61234, 61235, 61236
+MUTE_CLIENTS = 20
+REQUESTS_EACH = 500
+MOST_KEPT_BYTES = 64 * 1024 * 1024
+
+AS_SOMEBODY = """
+import os, sys
+import gettext, locale, zmq, yaml
+from devd.daemon.cli import client, main, render, status
+from devd.ipc import control
+gids = [int(one) for one in sys.argv[2].split(",")]
+os.setgroups(gids[1:])
+os.setresgid(gids[0], gids[0], gids[0])
+os.setresuid(*[int(sys.argv[1])] * 3)
+sys.exit(main(sys.argv[3:]))
+"""
+"""What the interpreter needs is loaded first: another user may not reach it."""
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+
+
+def asked_by(rig: Rig, uid: int, gids: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as another user."""
+    command = [sys.executable, "-c", AS_SOMEBODY, str(uid), gids, words[0], "--runtime-dir", str(rig.layout.root)]
+    return subprocess.run([*command, *words[1:]], capture_output=True, text=True, timeout=20, check=False)
+
+
+def logged(rig: Rig, event: str) -> list[dict[str, Any]]:
+    """Return the daemon's log records of an event."""
+    lines = (line for line in rig.log_text().splitlines() if line.startswith("{"))
+    return [one for one in map(json.loads, lines) if one.get("event") == event and one["logger"] == "devd.control"]
+
+
+def test_orders_are_logged_with_who_gave_them() -> None:
+    """Each verb that changes something leaves one record with the caller's uid and pid, by the kernel's word."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM)
+        for verb in ("probe", "restart", "cordon", "uncordon"):
+            rig.order(verb, "card")
+        rig.inject("card", "none")
+        command = [sys.executable, "-m", "devd", "reload", "--runtime-dir", str(rig.layout.root)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as reload:  # noqa: ASYNC220 - a moment
+            await until(lambda: bool(logged(rig, "reload")), "the record")
+        assert [(one["uid"], one["pid"]) for one in logged(rig, "reload")] == [(os.geteuid(), reload.pid)]
+        for verb in ("probe", "restart", "cordon", "uncordon", "inject"):
+            records = logged(rig, verb)
+            assert [(one["uid"], one["gid"], one["pid"]) for one in records] == [
+                (os.geteuid(), os.getegid(), os.getpid())
+            ], verb
+        assert logged(rig, "cordon")[0]["device"] == "card"
+
+    scenario(sim(ONE), play)
+
+
+@needs_root
+def test_nobody_else_may_ask() -> None:
+    """Another user is told whose socket it is and what to do; even one that finds the directory open."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM)
+        rig.root.chmod(0o711)
+        told = asked_by(rig, OTHER_UID, str(GROUP), "status")
+        assert told.returncode == 1
+        assert "permission denied" in told.stderr
+        assert "--control-group" in told.stderr
+        assert "Traceback" not in told.stderr
+        rig.layout.root.chmod(0o711)
+        rig.layout.control.chmod(0o666)
+        told = asked_by(rig, OTHER_UID, str(GROUP), "cordon", "card")
+        assert told.returncode == 1
+        assert f"uid {OTHER_UID} is neither" in told.stderr
+        assert rig.device("card")["cordon"] is None
+        assert rig.status()["daemon"]["counters"]["control_refused"] == 1
+        rig.layout.root.chmod(0o700)
+
+    scenario(sim(ONE), play)
+
+
+@needs_root
+@pytest.mark.parametrize("gids", [f"{GROUP}", f"{OTHER_GROUP},{GROUP}"])
+def test_control_group_may_ask_and_reaches_nothing_else(gids: str) -> None:
+    """With --control-group its members use the verbs, and are named in the log; the workers' sockets stay shut."""
+
+    async def play(rig: Rig) -> None:
+        await rig.end_daemon()
+        rig.root.chmod(0o711)
+        rig.start_daemon("--control-group", str(GROUP))
+        await rig.healthy(SIM)
+        told = asked_by(rig, OTHER_UID, gids, "probe", "card")
+        assert (told.returncode, told.stderr) == (0, "")
+        assert [one["uid"] for one in logged(rig, "probe")] == [OTHER_UID]
+        assert asked_by(rig, OTHER_UID, str(OTHER_GROUP), "status").returncode == 1
+        modes = {path: (stat.S_IMODE(path.stat().st_mode), path.stat().st_gid) for path in rig.layout.root.iterdir()}
+        assert modes.pop(rig.layout.control) == (0o660, GROUP)
+        assert all(not mode & 0o077 for mode, _gid in modes.values()), modes
+        assert stat.S_IMODE(rig.layout.root.stat().st_mode) == 0o710
+        await rig.end_daemon()
+        rig.start_daemon()
+        await rig.healthy(SIM)
+        assert stat.S_IMODE(rig.layout.root.stat().st_mode) == 0o700
+        assert stat.S_IMODE(rig.layout.control.stat().st_mode) == 0o600
+
+    scenario(sim(ONE), play)
+
+
+def test_unknown_control_group_is_refused_at_start() -> None:
+    """A group that does not exist is an error of the command line that names it."""
+    command = [sys.executable, "-m", "devd", "run", "--config", "x.yaml", "--control-group", "no such group"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert told.returncode == 2
+    assert "'no such group': there is no group of this name" in told.stderr
+
+
+@contextmanager
+def mute_clients(rig: Rig) -> Iterator[int]:
+    """Have clients that ask and ask and never read; give how many requests they got rid of."""
+    sent = 0
+    with zmq.Context() as context:
+        clients = []
+        for _ in range(MUTE_CLIENTS):
+            client = context.socket(zmq.DEALER)
+            client.linger = 0
+            client.rcvhwm = 1
+            client.connect(ipc_address(rig.layout.control))
+            clients.append(client)
+        for client in clients:
+            for _ in range(REQUESTS_EACH):
+                try:
+                    client.send(codec.encode(ControlRequest("status")), zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                sent += 1
+        yield sent
+        for client in clients:
+            client.close()
+
+
+def test_clients_that_ask_and_never_read_cost_the_others_nothing() -> None:
+    """Twenty clients each queue hundreds of requests: devd answers others meanwhile, and keeps little of them."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM)
+        front = psutil.Process(rig.pid)
+        before = front.memory_info().rss
+        with mute_clients(rig) as sent:
+            assert sent > MUTE_CLIENTS
+            answered = rig.status()["daemon"]["counters"]["control_answered"]
+            await until(
+                lambda: rig.status()["daemon"]["counters"]["control_answered"] > answered + 50, "answers to many"
+            )
+            probes = rig.device("card")["last_probe"]["at"]
+            await until(lambda: rig.device("card")["last_probe"]["at"] > probes, "a probe")
+            assert front.memory_info().rss - before < MOST_KEPT_BYTES
+        assert [health for _at_s, health in rig.turns(SIM, "card")] == ["Healthy"]
+
+    scenario(sim(ONE), play)
