@@ -15,6 +15,7 @@ from typing import Any
 import zmq
 
 from devd.daemon import events as ev
+from devd.daemon.cdi_desk import SCRIBE_ID, CdiDesk
 from devd.daemon.charge import Listeners
 from devd.daemon.config import Config, ConfigError, collisions, load
 from devd.daemon.control_desk import ControlDesk
@@ -46,7 +47,7 @@ from devd.ipc.endpoints import RuntimeLayout
 from devd.ipc.errors import EndpointError
 from devd.ipc.health import HealthSubscriber
 from devd.ipc.identity import PeerAuthenticator
-from devd.ipc.messages import Listing
+from devd.ipc.messages import Listing, Written
 
 WORKERS_LEAVE_WITHIN_S = 2.5
 ENDPOINTS_LEAVE_WITHIN_S = 1.0
@@ -134,6 +135,8 @@ class Daemon:
             self._listed,
             self._answered,
             self._journal_line,
+            greeted=self._greeted,
+            wrote=self._wrote,
         )
         self._supervisor = Supervisor(
             loop, self._context, self._layout, self._auth, tell, lambda fences: MemoryKeeper(memory, loaded, fences)
@@ -142,10 +145,13 @@ class Daemon:
         self._feed = HealthFeed(loop, bus, self._supervisor.turns, self._supervisor.reported, self._misbehaved)
         self._supervisor.on_stall(self._feed.drain)
         self._desk = PreStartDesk(self._ask_pre_start, self._expire_pre_start)
+        self._cdi = CdiDesk(loop, self._supervisor, self._options.cdi_dir, self._config.resources, self._renamed)
         watch = KubeletWatch(endpoint_directory(self._config.kubelet), log=kubelet_log)
-        self._fleet = Fleet(self._config, self._supervisor, self._desk, watch, self._times, self._serving_failed)
+        self._fleet = Fleet(
+            self._config, self._supervisor, self._desk, self._cdi, watch, self._times, self._serving_failed
+        )
         self._status = StatusReport(
-            self._supervisor, self._fleet.scouts, self._fleet.tables, self._fleet.endpoints, self._facts()
+            self._supervisor, self._fleet.scouts, self._fleet.tables, self._fleet.endpoints, self._cdi, self._facts()
         )
         control = ControlServer(self._context, self._layout.control, group=self._layout.group)
         self._reload = Reloader(self._options, loop, self._fleet, self._notifier)
@@ -178,25 +184,39 @@ class Daemon:
     def _device_changed(self, device: str) -> None:
         self._wake()
         charge = self._supervisor.get(device)
-        if charge is not None and not device.startswith(SCOUT_PREFIX):
+        if charge is not None and not _serves_devd(device):
             self._fleet.scouts.changed(charge.resource)
 
     def _device_turned(self, device: str) -> None:
         charge = self._supervisor.get(device)
         table = self._fleet.tables.get(charge.resource) if charge is not None else None
-        if table is not None and not device.startswith(SCOUT_PREFIX):
+        if table is not None and not _serves_devd(device):
             table.notify()
 
     def _forgotten(self, device: str) -> None:
         self._feed.forget(device)
         self._journal.forget(device)
-        if not device.startswith(SCOUT_PREFIX):
+        if not _serves_devd(device):
             self._fleet.scouts.forgotten(device)
         self._wake()
 
     def _listed(self, scout: str, listing: Listing) -> None:
         del scout
         self._fleet.scouts.take(listing)
+        self._wake()
+
+    def _greeted(self, device: str) -> None:
+        if device == SCRIBE_ID:
+            self._cdi.greeted()
+
+    def _wrote(self, written: Written) -> None:
+        self._cdi.take(written)
+        self._wake()
+
+    def _renamed(self, resource: str) -> None:
+        table = self._fleet.tables.get(resource)
+        if table is not None:
+            table.notify()
         self._wake()
 
     def _wake(self) -> None:
@@ -286,6 +306,7 @@ class Daemon:
     async def _take_apart(self) -> None:
         """End in the order that tells no lies: first the streams, then the workers."""
         self._reload.close()
+        self._cdi.close()
         await self._fleet.stop(ENDPOINTS_LEAVE_WITHIN_S)
         for charge in self._supervisor:
             self._supervisor.send(charge.state.id, ev.Retired(self._supervisor.now()))
@@ -316,6 +337,11 @@ class Daemon:
             log.warning("the disk did not take all state in time: a restart may forget cordons, failures or fences")
         self._context.destroy(linger=0)
         log.info("devd ended", extra={"event": "end"})
+
+
+def _serves_devd(device: str) -> bool:
+    """Return whether a charge is no device, but one of devd's own helpers."""
+    return device.startswith(SCOUT_PREFIX) or device == SCRIBE_ID
 
 
 def _spare_what_stays() -> None:

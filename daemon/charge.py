@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from devd.daemon.device_state import DeviceState, Memory, Policy
-from devd.ipc.messages import Fault, Findings, Listing, Sandbox, WorkerSpec
+from devd.ipc.messages import Fault, Findings, Listing, Sandbox, WorkerSpec, Written
 
 SpecMaker = Callable[[int, str, str], WorkerSpec]
 """(incarnation, health endpoint, command endpoint) -> the worker's spec."""
@@ -43,6 +43,8 @@ class Listeners:
     listed: Callable[[str, Listing], None]
     answered: Callable[[int, str, bool, str], None]
     journal: Callable[[str, str, dict[str, object]], None]
+    greeted: Callable[[str], None]
+    wrote: Callable[[Written], None]
 
 
 class Keeper(Protocol):

@@ -45,7 +45,7 @@ class Changes:
         return ", ".join(parts) or "nothing that matters"
 
 
-_OFFER_KEYS = ("access", "replicas", "share", "env", "annotations", "mounts", "container_path")
+_OFFER_KEYS = ("access", "replicas", "share", "env", "annotations", "mounts", "container_path", "cdi")
 
 
 def changes(old: Config, new: Config) -> Changes:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 
+from devd.daemon.cdi_desk import CdiDesk
 from devd.daemon.config import Config, Resource
 from devd.daemon.config_diff import Changes, Touch, changes
 from devd.daemon.endpoint import ResourceEndpoint
@@ -36,6 +37,7 @@ class Fleet:
         config: Config,
         supervisor: Supervisor,
         desk: PreStartDesk,
+        names: CdiDesk,
         watch: KubeletWatch,
         times: RpcTimes,
         failed: Callable[[], None],
@@ -47,6 +49,7 @@ class Fleet:
         self.problems: dict[str, str] = {}
         self._supervisor = supervisor
         self._desk = desk
+        self._names = names
         self._watch = watch
         self._times = times
         self._failed = failed
@@ -111,6 +114,7 @@ class Fleet:
         self._drop_endpoint(name)
         self.scouts.call_back(name)
         del self.tables[name]
+        self._names.remove(name)
         self.problems.pop(name, None)
 
     def _change(self, resource: Resource, touch: Touch) -> None:
@@ -129,7 +133,7 @@ class Fleet:
     # ---- serving ----------------------------------------------------------------------------------------------------
 
     def _put(self, resource: Resource) -> None:
-        self.tables[resource.name] = ResourceTable(resource, self._supervisor, self._desk)
+        self.tables[resource.name] = ResourceTable(resource, self._supervisor, self._desk, self._names)
         self._put_endpoint(resource.name)
 
     def _put_endpoint(self, name: str) -> None:

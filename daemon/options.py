@@ -8,6 +8,8 @@ RUNTIME_DIR_VARIABLE = "DEVD_RUNTIME_DIR"
 DEFAULT_RUNTIME_DIR = Path("/run/devd")
 DEFAULT_STATE_DIR = Path("/var/lib/devd")
 DEFAULT_LOG_DIR = Path("/var/log/devd")
+DEFAULT_CDI_DIR = Path("/var/run/cdi")
+"""Where every runtime that knows CDI looks for specifications that are made as the node runs."""
 
 LogFormat = Literal["auto", "json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -23,6 +25,7 @@ class RunOptions:
     runtime_dir: Path = DEFAULT_RUNTIME_DIR
     state_dir: Path = DEFAULT_STATE_DIR
     log_dir: Path = DEFAULT_LOG_DIR
+    cdi_dir: Path = DEFAULT_CDI_DIR
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"
     control_group: int | None = None

@@ -47,6 +47,7 @@ def container_response(grant: ContainerGrant) -> pb.ContainerAllocateResponse:
             pb.DeviceSpec(container_path=one.container_path, host_path=one.host_path, permissions=one.permissions)
             for one in grant.nodes
         ],
+        cdi_devices=[pb.CDIDevice(name=one) for one in grant.cdi],
     )
 
 

@@ -41,6 +41,8 @@ class ContainerGrant:
     mounts: tuple[MountGrant, ...] = ()
     envs: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    cdi: tuple[str, ...] = ()
+    """Fully qualified CDI names, for the container runtime to look up."""
 
 
 class ResourceView(Protocol):

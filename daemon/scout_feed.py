@@ -203,7 +203,7 @@ class ScoutFeed:
             if conflict not in self._conflicts.get(listing.resource, ()):
                 log.error("%s: %s", listing.resource, conflict, extra={"resource": listing.resource})
         self._conflicts[listing.resource] = tuple(conflicts)
-        table.notify()
+        table.discovered()
 
     def _gone(self, table: ResourceTable, device_id: str) -> None:
         nodes = ", ".join(node.path for node in table.devices[device_id].nodes) or device_id

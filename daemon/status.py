@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from devd import __version__
+from devd.daemon.cdi_desk import CdiDesk
 from devd.daemon.charge import Charge
 from devd.daemon.endpoint import ResourceEndpoint
 from devd.daemon.scout_feed import ScoutFeed, scout_id
@@ -32,12 +33,14 @@ class StatusReport:
         scouts: ScoutFeed,
         tables: Mapping[str, ResourceTable],
         endpoints: Mapping[str, ResourceEndpoint],
+        cdi: CdiDesk,
         daemon: Mapping[str, object],
     ) -> None:
         self._supervisor = supervisor
         self._scouts = scouts
         self._tables = tables
         self._endpoints = endpoints
+        self._cdi = cdi
         self._daemon = daemon
         self._started_s = time.time()
         self._started_mono_s = time.monotonic()
@@ -55,6 +58,7 @@ class StatusReport:
                 **self._daemon,
                 **now,
                 "forkserver": {"pid": forks.pid, "restarts": forks.restarts},
+                "cdi": self._cdi.facts(),
                 "counters": dict(counters),
             },
             "resources": [self._resource(table) for table in self._tables.values()],
@@ -73,7 +77,7 @@ class StatusReport:
             "name": table.name,
             "driver": table.config.driver,
             "devices": len(listed),
-            "healthy": sum(self._supervisor.healthy(device) for device in listed),
+            "healthy": sum(table.healthy(device) for device in listed),
             "offered": len(listed) * table.config.replicas,
             "sandbox": {
                 "mode": table.config.sandbox,
@@ -81,6 +85,7 @@ class StatusReport:
             },
             "registration": _registration(endpoint) if endpoint is not None else None,
             "discovery": self._discovery(table.name),
+            "cdi": self._cdi.status(table.config),
         }
 
     def _discovery(self, resource: str) -> dict[str, Any]:
@@ -99,7 +104,7 @@ class StatusReport:
         charge = self._supervisor.get(name)
         if charge is None:
             return None
-        state, healthy = charge.state, self._supervisor.healthy(name)
+        state, healthy = charge.state, table.healthy(name)
         device = table.devices[name]
         lease_s = state.lease_until_s
         return {
@@ -108,7 +113,7 @@ class StatusReport:
             "driver": table.config.driver,
             "paths": [node.path for node in device.nodes],
             "health": _word(healthy),
-            "reason": "" if healthy else state.reason,
+            "reason": "" if healthy else table.reason(name),
             "since": iso(charge.since_wall_s),
             "phase": str(state.phase),
             "pid": state.pid,
@@ -121,6 +126,7 @@ class StatusReport:
             "falls": len(state.falls),
             "numa_node": device.numa_node,
             "properties": dict(device.properties),
+            "cdi": self._cdi.name(table.name, name) or None,
             "signals": _signals(charge),
             "replicas": table.config.replicas,
             "lease_s": round(lease_s - self._supervisor.now(), 3) if lease_s is not None else None,

@@ -7,7 +7,7 @@ loop and nothing here blocks.
 import logging
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import zmq
@@ -40,6 +40,7 @@ from devd.ipc.messages import (
     ResetDone,
     Stop,
     Usage,
+    Written,
 )
 
 log = logging.getLogger("devd.supervisor")
@@ -117,6 +118,10 @@ class Supervisor:
             return False
         lease_s = charge.state.lease_until_s
         return lease_s is not None and self.now() < lease_s
+
+    def baseline(self, device: str) -> Mapping[str, object]:
+        """Return what the last worker of a device left to its next, under an earlier devd as well."""
+        return self._keeper.baseline(device)
 
     def probe_now(self, device: str) -> bool:
         """Ask a device's worker to probe at once; False when none can be asked."""
@@ -294,6 +299,7 @@ class Supervisor:
             case Hello():
                 charge.sandbox = bounded_sandbox(message.sandbox)
                 self._check_sandbox(charge, incarnation)
+                self._tell.greeted(device)
             case ResetDone(_, _, reset_id, ok, reason, _, health):
                 said = plain(reason, REASON_CHARS)
                 done = ev.ResetFinished(self.now(), incarnation, reset_id, ok, said, bounded_health(health))
@@ -302,6 +308,8 @@ class Supervisor:
                 self._tell.listed(device, message)
             case Findings():
                 self._found(charge, message)
+            case Written():
+                self._tell.wrote(message)
 
     def _found(self, charge: Charge, found: Findings) -> None:
         device = charge.state.id

@@ -5,10 +5,11 @@ from typing import Protocol
 
 from devd.daemon import links
 from devd.daemon.allocation import Offer, preferred
+from devd.daemon.cdi import granted
 from devd.daemon.charge import Charge
 from devd.daemon.config import Resource
 from devd.daemon.errors import AllocationRefusedError, PreStartError
-from devd.daemon.grants import GrantedDevice, grant
+from devd.daemon.grants import grant
 from devd.daemon.natural import natural_key
 from devd.daemon.resource import ContainerGrant, Offered
 from devd.ipc.messages import Device
@@ -34,16 +35,34 @@ class Desk(Protocol):
         """Reset and probe devices; raises PreStartError."""
 
 
+class Names(Protocol):
+    """What the table asks of CDI's desk."""
+
+    def refresh(self, rules: Resource, devices: Mapping[str, Device]) -> None:
+        """Take note of the devices there are."""
+
+    def lacking(self, rules: Resource, device: str) -> str:
+        """Return why a device cannot be given by name, or nothing."""
+
+    def given(self, rules: Resource, devices: Sequence[str], full: ContainerGrant) -> ContainerGrant:
+        """Return a grant with names added, or put in the place of what they bring."""
+
+    def settled(self, rules: Resource) -> bool:
+        """Return whether it is known which devices have a name."""
+
+
 class ResourceTable:
     """A ``ResourceView`` over the supervisor. Devices are put in and taken out by the scout feed alone."""
 
-    def __init__(self, config: Resource, health: Health, desk: Desk) -> None:
+    def __init__(self, config: Resource, health: Health, desk: Desk, names: Names) -> None:
         self.config = config
         self._devices: dict[str, Device] = {}
         self._sorted = True
         self._numbers = frozenset(map(str, range(config.replicas)))
         self._health = health
         self._desk = desk
+        self._names = names
+        self._discovered = False
         self._subscribers: list[Callable[[], None]] = []
 
     @property
@@ -55,6 +74,7 @@ class ResourceTable:
         """Offer the same devices by another configuration from now on."""
         self.config = config
         self._numbers = frozenset(map(str, range(config.replicas)))
+        self._name_all()
         self.notify()
 
     @property
@@ -78,13 +98,34 @@ class ResourceTable:
 
     def drop(self, device: str) -> bool:
         """Take a device out; return whether it was there."""
-        return self._devices.pop(device, None) is not None
+        there = self._devices.pop(device, None) is not None
+        if there:
+            self._name_all()
+        return there
+
+    def discovered(self) -> None:
+        """Take note that the devices are those of a whole list now."""
+        self._discovered = True
+        self._name_all()
+        self.notify()
 
     @property
     def decided(self) -> bool:
-        """True when each device has had its first verdict."""
+        """True when each device has had its first verdict, and its name if it is to have one."""
         charges = (self._health.get(device) for device in self.devices)
-        return all(charge is None or charge.state.decided for charge in charges)
+        verdicts = all(charge is None or charge.state.decided for charge in charges)
+        return verdicts and self._names.settled(self.config)
+
+    def healthy(self, device: str) -> bool:
+        """Return whether a device may be given to a container: it is well, and can be named where it has to be."""
+        return self._health.healthy(device) and not self._unnamed(device)
+
+    def reason(self, device: str) -> str:
+        """Return why a device may not be given to a container, or nothing."""
+        if self._health.healthy(device):
+            return self._unnamed(device)
+        charge = self._health.get(device)
+        return charge.state.reason if charge is not None else ""
 
     def listed(self) -> list[str]:
         """Return the ids of the devices in the list, in natural order."""
@@ -101,9 +142,8 @@ class ResourceTable:
         """Return the whole list, sorted by id."""
         offered = []
         for device in self.listed():
-            charge = self._health.get(device)
-            healthy = self._health.healthy(device)
-            reason = "" if healthy or charge is None else charge.state.reason
+            healthy = self.healthy(device)
+            reason = "" if healthy else self.reason(device)
             numa = self.devices[device].numa_node
             offered += [Offered(replica, healthy, reason, numa) for replica in self.replicas(device)]
         return tuple(offered)
@@ -124,19 +164,12 @@ class ResourceTable:
             raise AllocationRefusedError(f"{self.name}: device ids must be given, each once: {list(ids)}")
         devices = self._physical(ids, AllocationRefusedError)
         for device in devices:
-            if not self._health.healthy(device):
+            if not self.healthy(device):
                 self.notify()
-                raise AllocationRefusedError(f"{self.name}: {device} is Unhealthy: {self._reason(device)}")
-        granted = [
-            GrantedDevice(
-                device,
-                _name(self.devices[device]),
-                _paths(self.devices[device]),
-                self.devices[device].properties,
-            )
-            for device in devices
-        ]
-        return grant(self.config, granted)
+                reason = self.reason(device) or "its lease has just run out"
+                raise AllocationRefusedError(f"{self.name}: {device} is Unhealthy: {reason}")
+        full = grant(self.config, [granted(self.devices[device]) for device in devices])
+        return self._names.given(self.config, devices, full)
 
     def prefer(self, available: Sequence[str], must_include: Sequence[str], size: int) -> list[str]:
         """Return ``size`` of the available ids. Raises AllocationRefusedError."""
@@ -177,14 +210,10 @@ class ResourceTable:
         charge = self._health.get(device) if device in self._devices else None
         return device if charge is not None and charge.state.listed else None
 
-    def _reason(self, device: str) -> str:
-        charge = self._health.get(device)
-        return (charge.state.reason if charge else "") or "its lease has just run out"
+    def _unnamed(self, device: str) -> str:
+        return self._names.lacking(self.config, device) if self.config.cdi == "only" else ""
 
-
-def _paths(device: Device) -> tuple[str, ...]:
-    return tuple(node.path for node in device.nodes)
-
-
-def _name(device: Device) -> str:
-    return device.nodes[0].path.rpartition("/")[2] if device.nodes else device.id
+    def _name_all(self) -> None:
+        # Before the first list nothing is known to be gone: what an earlier devd wrote stands until then.
+        if self._discovered:
+            self._names.refresh(self.config, self.devices)

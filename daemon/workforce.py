@@ -128,7 +128,13 @@ class Workforce:
     def send(self, device: str, message: ToWorker) -> bool:
         """Send a command to a device's worker; False when there is none or its channel is full."""
         handle = self._handles.get(device)
-        return handle is not None and handle.send(message)
+        if handle is None:
+            return False
+        sent = handle.send(message)
+        if handle.command is not None and handle.command.pending():
+            # Sending may swallow the wake-up for what arrived at the same time.
+            self._loop.call_soon(self._command_readable, handle)
+        return sent
 
     def kill(self, device: str, incarnation: int) -> None:
         """SIGKILL a worker; one that is not there yet is killed by its owner once ``spawned`` tells of it."""

@@ -28,6 +28,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
+E = TypeVar("E")
 Check = Callable[[Any, str], Any]
 
 _FRAME_PARTS = 3
@@ -54,6 +55,10 @@ def decode(frame: bytes | memoryview, one: type[A], two: type[B], three: type[C]
 def decode(
     frame: bytes | memoryview, one: type[A], two: type[B], three: type[C], four: type[D], /
 ) -> A | B | C | D: ...
+@overload
+def decode(
+    frame: bytes | memoryview, one: type[A], two: type[B], three: type[C], four: type[D], five: type[E], /
+) -> A | B | C | D | E: ...
 def decode(frame: bytes | memoryview, /, *expected: type) -> object:
     """Return the message in a frame, one of the ``expected`` classes.
 

@@ -24,6 +24,8 @@ from devd.ipc.messages import (
     ResetDone,
     Stop,
     ToWorker,
+    WriteSpecs,
+    Written,
 )
 from devd.ipc.sockets import Arrived, BoundSocket, Context, Limits
 
@@ -126,7 +128,7 @@ class CommandClient:
             return None
         if len(frames) != _FRAMES:
             raise ProtocolError(f"message of {len(frames)} frames: {_FRAMES} are needed")
-        return codec.decode(frames[0], ProbeNow, Reset, Inject, Stop)
+        return codec.decode(frames[0], ProbeNow, Reset, Inject, Stop, WriteSpecs)
 
     def close(self) -> None:
         """Drop what is not sent and close. Safe to call twice."""
@@ -137,6 +139,7 @@ def _received(arrived: Arrived) -> Received:
     if arrived.error:
         return Received(arrived.identity, None, arrived.error)
     try:
-        return Received(arrived.identity, codec.decode(arrived.frames[0], Hello, ResetDone, Listing, Findings), "")
+        message = codec.decode(arrived.frames[0], Hello, ResetDone, Listing, Findings, Written)
+        return Received(arrived.identity, message, "")
     except ProtocolError as error:
         return Received(arrived.identity, None, str(error))

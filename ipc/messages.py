@@ -15,7 +15,7 @@ Verdict = Literal["pass", "fail", "none"]
 """What the last finished probe said; ``none`` before the first one."""
 
 NodeKind = Literal["char", "block", "other"]
-Role = Literal["worker", "scout"]
+Role = Literal["worker", "scout", "scribe"]
 FaultKind = Literal["fail", "hang", "slow", "crash", "exit", "exception", "oom", "flood"]
 
 
@@ -66,11 +66,12 @@ class WorkerSpec:
     """All a worker or scout is told at birth. It reads no configuration and no environment.
 
     ``probe`` and ``reset`` hold ``kind`` and that kind's parameters under the configuration's names, durations in
-    seconds; ``match`` is the resource's selector (scouts only). ``period_s`` is the pause between the end of one
-    probe (or scan) and the start of the next, ``timeout_s`` what one may take. ``leave_alone`` are paths that
-    a scout must not touch: another process hangs in them. ``sandbox`` is what the operator widens and whether he
-    requires all of it, and the uid the front gives this device. ``baseline`` is what the last worker of this device
-    left to its next (see ``Findings``). ``injected`` is for a simulated device alone.
+    seconds; ``match`` is the resource's selector (scouts), or where CDI specifications lie (the scribe). ``period_s``
+    is the pause between the end of one probe (or scan) and the start of the next, ``timeout_s`` what one may take.
+    ``leave_alone`` are paths that a scout must not touch: another process hangs in them. ``sandbox`` is what the
+    operator widens and whether he requires all of it, and the uid the front gives this device. ``baseline`` is what the
+    last worker of this device left to its next (see ``Findings``). ``injected`` is for a simulated device
+    alone.
     """
 
     role: Role
@@ -177,7 +178,34 @@ class Listing:
     problems: tuple[str, ...] = ()
 
 
-FromWorker = Hello | ResetDone | Listing | Findings
+@dataclass(frozen=True, slots=True)
+class SpecFile:
+    """One CDI specification: what the scribe was told last, and what stands in its file.
+
+    ``wanted`` and ``standing`` are SHA-256 digests in hex, "" for no file; ``error`` says why they differ, or nothing.
+    """
+
+    name: str
+    wanted: str
+    standing: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """All the scribe knows, sent when it changed and after each order.
+
+    ``known`` are those of the ``sought`` names that the specifications of others have.
+    """
+
+    device: str
+    incarnation: int
+    files: tuple[SpecFile, ...]
+    sought: tuple[str, ...]
+    known: tuple[str, ...]
+
+
+FromWorker = Hello | ResetDone | Listing | Findings | Written
 """What may come over a worker's own command channel."""
 
 
@@ -245,8 +273,27 @@ class Stop:
     """Leave in order: finish the call under way, close the device, exit 0."""
 
 
-ToWorker = ProbeNow | Reset | Inject | Stop
-"""What may come to a worker over its command channel."""
+@dataclass(frozen=True, slots=True)
+class SpecText:
+    """What a CDI specification's file is to hold from now on, "" for no file at all."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSpecs:
+    """Have these files hold these texts, each of them or what it held before; the others stay as they are.
+
+    ``sought`` are all the names to look for in the specifications of others. The answer is ``Written``.
+    """
+
+    files: tuple[SpecText, ...]
+    sought: tuple[str, ...]
+
+
+ToWorker = ProbeNow | Reset | Inject | Stop | WriteSpecs
+"""What the front may say on a worker's command channel; the last to the scribe alone."""
 
 
 # ---- front <-> fork server --------------------------------------------------------------------------------------
@@ -320,10 +367,12 @@ MESSAGES: dict[str, type] = {
         Findings,
         ResetDone,
         Listing,
+        Written,
         ProbeNow,
         Reset,
         Inject,
         Stop,
+        WriteSpecs,
         Fork,
         Forked,
         ForkFailed,

@@ -51,6 +51,8 @@ def process_name(spec: WorkerSpec) -> str:
     """Return the name for ps(1), at most ``linux.COMM_CHARS`` characters."""
     if spec.role == "scout":
         return f"devd-s-{spec.resource.rpartition('/')[2]}"[: linux.COMM_CHARS]
+    if spec.role == "scribe":
+        return "devd-scribe"
     return f"devd-{spec.device}"[: linux.COMM_CHARS]
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from devd.ipc import codec
 from devd.ipc.errors import ProtocolError
 from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, Inject, ProbeNow, Reset, Stop, WorkerSpec
-from devd.workers import linux, main, scout
+from devd.workers import linux, main, scout, scribe
 from devd.workers.birth import Role, become
 from devd.workers.children import GROUP_POLL_S, Children
 from devd.workers.sandbox import capabilities, limits, seccomp
@@ -37,7 +37,7 @@ BATCH = 32
 EXIT_FRONT_GONE = 0
 EXIT_NONSENSE = 1
 
-ROLES: dict[str, Role] = {"worker": main.run, "scout": scout.run}
+ROLES: dict[str, Role] = {"worker": main.run, "scout": scout.run, "scribe": scribe.run}
 
 
 @dataclass(frozen=True, slots=True)

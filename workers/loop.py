@@ -7,7 +7,7 @@ from typing import Protocol
 
 import zmq
 
-from devd.ipc.messages import Fault, Inject, ProbeNow, Reset, Stop
+from devd.ipc.messages import Fault, Inject, ProbeNow, Reset, Stop, WriteSpecs
 from devd.workers.channel import RETRY_S, Channel
 from devd.workers.errors import EXIT_STOPPED
 
@@ -39,8 +39,8 @@ class Task(Protocol):
         """Touch these paths no more, and those named before again."""
 
 
-def serve(task: Task, channel: Channel, lifeline_fd: int) -> int:
-    """Run a task until the front says stop or is gone; return the exit code."""
+def serve(task: Task, channel: Channel, lifeline_fd: int, order: Callable[[WriteSpecs], None] | None = None) -> int:
+    """Run a task until the front says stop or is gone; return the exit code. ``order`` takes the scribe's orders."""
     poller = zmq.Poller()
     poller.register(channel.client.socket, zmq.POLLIN)
     poller.register(lifeline_fd, zmq.POLLIN | zmq.POLLERR)
@@ -58,7 +58,7 @@ def serve(task: Task, channel: Channel, lifeline_fd: int) -> int:
         for fd, readable in task.watched.items():
             if fd in ready:
                 readable()
-        if _obey(task, channel):
+        if _obey(task, channel, order):
             return EXIT_STOPPED
 
 
@@ -71,7 +71,7 @@ def _follow(poller: zmq.Poller, before: frozenset[int], now: frozenset[int]) -> 
     return now
 
 
-def _obey(task: Task, channel: Channel) -> bool:
+def _obey(task: Task, channel: Channel, order: Callable[[WriteSpecs], None] | None) -> bool:
     """Carry out what commands wait; return whether one of them was to stop."""
     for _ in range(COMMANDS_PER_TURN):
         match channel.client.receive():
@@ -86,6 +86,8 @@ def _obey(task: Task, channel: Channel) -> bool:
             case Inject(fault):
                 task.inject(fault)
                 task.run()
-            case Reset() as order:
-                task.reset(order)
+            case Reset() as reset:
+                task.reset(reset)
+            case WriteSpecs() as told if order is not None:
+                order(told)
     return False

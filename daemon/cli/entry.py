@@ -11,7 +11,13 @@ from pathlib import Path
 from devd.daemon.cli import exits
 from devd.daemon.cli.exits import CommandError
 from devd.daemon.cli.output import drop_output, put
-from devd.daemon.options import DEFAULT_LOG_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR, RUNTIME_DIR_VARIABLE
+from devd.daemon.options import (
+    DEFAULT_CDI_DIR,
+    DEFAULT_LOG_DIR,
+    DEFAULT_RUNTIME_DIR,
+    DEFAULT_STATE_DIR,
+    RUNTIME_DIR_VARIABLE,
+)
 
 DEFAULT_INTERVAL_S = 2.0
 MIN_INTERVAL_S = 0.1
@@ -122,7 +128,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kubelet-dir", type=Path, metavar="DIR", help="goes before kubelet.dir of the configuration")
     parser.add_argument("--registry-dir", type=Path, metavar="DIR", help="goes before kubelet.registry_dir")
     _runtime_argument(parser)
-    for what, default in (("state", DEFAULT_STATE_DIR), ("log", DEFAULT_LOG_DIR)):
+    for what, default in (("state", DEFAULT_STATE_DIR), ("log", DEFAULT_LOG_DIR), ("cdi", DEFAULT_CDI_DIR)):
         parser.add_argument(f"--{what}-dir", type=Path, default=default, metavar="DIR", help="default: %(default)s")
     parser.add_argument(
         "--control-group",
@@ -232,6 +238,7 @@ def _run(arguments: argparse.Namespace) -> int:
             runtime_dir=arguments.runtime_dir,
             state_dir=arguments.state_dir,
             log_dir=arguments.log_dir,
+            cdi_dir=arguments.cdi_dir,
             log_format=arguments.log_format,
             log_level=arguments.log_level,
             control_group=arguments.control_group,

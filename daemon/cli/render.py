@@ -274,6 +274,8 @@ def _problems(status: Mapping[str, object]) -> list[str]:
         if text(discovery, "health") != HEALTHY and reason:
             found.append(f"{name}: discovery: {reason}; the list of devices is {_age(discovery, 'age_s')} old")
         found += [f"{name}: {problem}" for problem in texts(discovery, "problems")]
+        if error := text(mapping(one, "cdi"), "problem", none=""):
+            found.append(f"{name}: CDI: {error}")
         if one.get("devices") == 0:
             found.append(f"{name}: no devices")
     found += [

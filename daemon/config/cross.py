@@ -35,6 +35,7 @@ def check(data: object, root: Place) -> list[Problem]:
         found += _duplicate(root, names, resource.get("name"), (*path, "name"), "resource name")
         found += given.same_variable(root, resource, path, named)
         found += given.unknown_properties(root, resource, path)
+        found += given.unspecifiable(root, resource, path)
         found += _resource(root, resource, path)
         if resource.get("driver") == "sim":
             found += _simulated(root, resource, path, ids)

@@ -5,7 +5,7 @@ Like ``cross``, the first works on raw values; ``collisions`` on a configuration
 
 from collections.abc import Iterator, Mapping
 
-from devd.daemon import templates, variables
+from devd.daemon import cdi, templates, variables
 from devd.daemon.config.document import Place
 from devd.daemon.config.errors import KeyPath, Problem
 from devd.daemon.config.model import Config, Resource
@@ -28,6 +28,17 @@ def unknown_properties(root: Place, resource: Map, path: KeyPath) -> Iterator[Pr
             hint = meant(name, [*templates.PLACEHOLDERS, *known])
             message = f"{{{name}}} is no placeholder and no property of driver {driver}{hint}"
             yield problem_at(root, (*path, *where), message, allowed)
+
+
+def unspecifiable(root: Place, resource: Map, path: KeyPath) -> Iterator[Problem]:
+    """Yield a problem for each path that no CDI specification of single devices can hold."""
+    if resource.get("cdi") not in ("auto", "only"):
+        return
+    for where, text in _templates(resource):
+        if where[0] in ("mounts", "container_path"):
+            for name in sorted(cdi.shared_placeholders(_placeholders(text))):
+                message = f"{{{name}}} depends on all devices of a container, a CDI specification has each by itself"
+                yield problem_at(root, (*path, *where), message, "{id}, {path}, {name}, {resource}, or cdi: off")
 
 
 def same_variable(root: Place, resource: Map, path: KeyPath, seen: dict[str, tuple[str, KeyPath]]) -> Iterator[Problem]:
@@ -97,6 +108,13 @@ def _templates(resource: Map) -> Iterator[tuple[KeyPath, str]]:
                 yield ("mounts", index, key), mount[key]
     if isinstance(path := resource.get("container_path"), str):
         yield ("container_path",), path
+
+
+def _placeholders(text: str) -> frozenset[str]:
+    try:
+        return templates.placeholders(text)
+    except templates.TemplateError:
+        return frozenset()  # the model says it
 
 
 def _properties(text: str) -> frozenset[str]:

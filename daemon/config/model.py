@@ -197,6 +197,11 @@ class Resource(Section):
         description="Path of the device node in the container; absent: the same as on the node. A fixed path is for "
         "containers that take one device: with more, `{index}`, `{name}` or `{id}` has to tell them apart.",
     )
+    cdi: Annotated[Literal["auto", "only", "off"], choice("auto", "only", "off", false="off")] = Field(
+        "off",
+        description="Whether the container runtime is told devices by name, see [cdi.md](cdi.md): `auto` beside the "
+        "plain device nodes, `only` instead of them, `off` not at all.",
+    )
     discovery: Discovery = Field(Discovery(), description="How devices are looked for, see [discovery](#discovery).")
     restart: Restart = Field(Restart(), description="When workers are started again, see [restart](#restart).")
     flap: Flap | None = Field(

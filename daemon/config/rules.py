@@ -121,18 +121,22 @@ def whole(least: int, most: int) -> Rule:
     return Rule("whole number", allowed, check, {"type": "integer", "minimum": least, "maximum": most})
 
 
-def choice(*options: str, hints: Mapping[str, str] | None = None) -> Rule:
-    """One of some words; ``hints`` tells more about words that one might expect to be allowed."""
+def choice(*options: str, hints: Mapping[str, str] | None = None, false: str = "") -> Rule:
+    """One of some words; ``hints`` tells more about words that one might expect to be allowed.
+
+    ``false`` is the one that YAML takes for false when it has no quotes.
+    """
     allowed = ", ".join(options)
 
     def check(value: object) -> str:
-        text = as_text(value, allowed)
+        text = false if value is False and false else as_text(value, allowed)
         if text not in options:
             hint = (hints or {}).get(text)
             raise refused(hint or f"not one of the allowed words{meant(text, options)}", allowed)
         return text
 
-    return Rule("word", ", ".join(f"`{one}`" for one in options), check, {"enum": list(options)})
+    words: list[object] = [*options, *([False] if false else [])]
+    return Rule("word", ", ".join(f"`{one}`" for one in options), check, {"enum": words})
 
 
 def flag() -> Rule:

@@ -36,6 +36,7 @@ class Rig:
         self.registry = self.root / "registry"
         self.log_dir = self.root / "log"
         self.state_dir = self.root / "state"
+        self.cdi_dir = self.root / "cdi"
         self.program: tuple[str, ...] = ("-m", "devd")
         """What the interpreter is told to run; tests put a devd with a planted bug there."""
         self.environment: dict[str, str] = {}
@@ -75,6 +76,7 @@ class Rig:
             "--runtime-dir": self.layout.root,
             "--state-dir": self.state_dir,
             "--log-dir": self.log_dir,
+            "--cdi-dir": self.cdi_dir,
         }
         options = [str(word) for pair in directories.items() for word in pair]
         return [sys.executable, *self.program, "run", "--config", str(self.config), *options, *extra]
@@ -162,9 +164,10 @@ class Rig:
         return records
 
     def worker_pids(self) -> list[int]:
-        """Return the pids of all workers and scouts, and of the fork server."""
+        """Return the pids of all workers and scouts, of the scribe if there is one, and of the fork server."""
         status = self.status()
         pids = [one["pid"] for one in status["devices"]]
+        pids += [(status["daemon"]["cdi"] or {}).get("pid")]
         pids += [one["discovery"]["pid"] for one in status["resources"]]
         return [pid for pid in (*pids, status["daemon"]["forkserver"]["pid"]) if pid]
 

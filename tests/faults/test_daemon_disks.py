@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from devd.daemon.demo.rig import Rig
-from tests.faults.worlds import SIM, scenario, sim, until
+from tests.faults.worlds import FILES, SIM, files, scenario, sim, until
 from tests.support.hungfuse import HungFile
 
 TWO = "[{name: one}, {name: sick, script: [{for: 600ms, do: pass}, {for: 400ms, do: fail}]}]"
@@ -169,3 +169,55 @@ def test_read_only_disk_is_shown(small_disk: Path) -> None:
         await until(lambda: len(rig.turns(SIM, "sick")) >= before + 2, "its turns at the kubelet")
 
     scenario(sim(TWO), play)
+
+
+def named(folder: Path) -> str:
+    """Return a configuration of one device that is offered by CDI as well."""
+    folder.mkdir()
+    (folder / "null").symlink_to("/dev/null")
+    return files(folder / "*", more="    cdi: auto\n")
+
+
+@pytest.mark.root
+def test_hung_directory_of_specifications_costs_names_alone(hung_disk: HungFile, tmp_path: Path) -> None:
+    """The scribe hangs and is killed, again and again; devices are probed, offered and given by their nodes."""
+
+    async def play(rig: Rig) -> None:
+        await rig.end_daemon()
+        rig.cdi_dir = Path(hung_disk.path).parent
+        rig.start_daemon()
+        await rig.healthy(FILES, 1)
+        for number in range(20):
+            given = await rig.kubelet.allocate(FILES, pod=f"p{number}")
+            rig.kubelet.free(f"p{number}")
+            assert given.duration_s < 1.0
+            assert given.response.devices
+            assert not given.response.cdi_devices
+        await until(lambda: "hung: " in rig.status()["daemon"]["cdi"]["reason"], "the reason")
+        (one,) = rig.status()["devices"]
+        assert one["health"] == "Healthy"
+        assert {health for _at_s, health in rig.turns(FILES, one["id"])} == {"Healthy"}
+        hung_disk.release()
+
+    scenario(named(tmp_path / "d"), play)
+
+
+@pytest.mark.root
+def test_full_directory_of_specifications_costs_names_alone(small_disk: Path, tmp_path: Path) -> None:
+    """ENOSPC is told, the old state stands, no half file is left; once there is room the names are given."""
+
+    async def play(rig: Rig) -> None:
+        await rig.end_daemon()
+        rig.cdi_dir = small_disk
+        ballast = fill(small_disk)
+        rig.start_daemon()
+        await rig.healthy(FILES, 1)
+        assert not (await rig.kubelet.allocate(FILES, pod="first")).response.cdi_devices
+        rig.kubelet.free("first")
+        await until(lambda: "ENOSPC" in rig.status()["resources"][0]["cdi"]["problem"], "the problem")
+        assert os.listdir(small_disk) == [ballast.name]  # noqa: PTH208 - names alone
+        ballast.unlink()
+        await until(lambda: rig.status()["resources"][0]["cdi"]["named"] == 1, "the name")
+        assert len((await rig.kubelet.allocate(FILES)).response.cdi_devices) == 1
+
+    scenario(named(tmp_path / "d"), play)

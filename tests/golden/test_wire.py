@@ -64,6 +64,13 @@ EXAMPLES: dict[str, object] = {
     ),
     "ResetDone": messages.ResetDone("gpu-1", 3, 9, ok=False, reason="exit 1", duration_s=1.5, health=HEALTH),
     "Listing": messages.Listing("devd.io/gpu", 1, 2, (DEVICE, messages.Device("gpu-2")), ("/dev/gpu3: EACCES",)),
+    "Written": messages.Written(
+        "scribe:cdi/specs",
+        1,
+        (messages.SpecFile("devd.devd.io_gpu.json", "a" * 64, "", "ENOSPC (No space left on device)"),),
+        sought=("nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2"),
+        known=("nvidia.com/gpu=GPU-1",),
+    ),
     "ProbeNow": messages.ProbeNow(("/dev/gpu7",)),
     "Inject": messages.Inject(messages.Fault("hang")),
     "Reset": messages.Reset(
@@ -74,6 +81,9 @@ EXAMPLES: dict[str, object] = {
         ),
     ),
     "Stop": messages.Stop(),
+    "WriteSpecs": messages.WriteSpecs(
+        (messages.SpecText("devd.devd.io_gpu.json", "{}\n"),), sought=("nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2")
+    ),
     "Fork": messages.Fork(1, SPEC),
     "Forked": messages.Forked(1, 4711),
     "ForkFailed": messages.ForkFailed(1, "EAGAIN (Resource temporarily unavailable)"),

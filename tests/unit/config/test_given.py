@@ -98,3 +98,30 @@ def test_check_shows_warnings_and_passes(tmp_path: Path, capsys: pytest.CaptureF
     file.write_text(f"resources: [{NODE}, name: a.io/x, env: {{A: x}}}}, {NODE}, name: a.io/y, env: {{A: y}}}}]")
     assert check(file) == 0
     assert f"{file}: warning: variable A" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["auto", "only"])
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ("container_path: '/dev/x{index}'", "container_path: {index} depends on all devices of a container"),
+        ("mounts: [{host: '/a/{ids}', container: /b}]", "mounts[0].host: {ids} depends on all devices"),
+        ("mounts: [{host: /a, container: '/b/{names}'}]", "mounts[0].container: {names} depends on all devices"),
+    ],
+)
+def test_paths_that_depend_on_other_devices_cannot_be_specified(mode: str, more: str, where: str) -> None:
+    """A CDI specification has each device by itself: it says so before a container gets another device's node."""
+    assert where in told(f"{USB}cdi: {mode}, {more}}}]")
+    load_text(f"{USB}cdi: off, {more}}}]")
+
+
+def test_variables_may_tell_of_all_devices() -> None:
+    """They are in the answer to the kubelet, never in a specification."""
+    load_text(f"{USB}cdi: only, env: {{A: '{{ids}} {{index}}'}}, container_path: '/dev/x-{{serial}}'}}]")
+
+
+@pytest.mark.parametrize(("text", "mode"), [("off", "off"), ("'off'", "off"), ("false", "off"), ("only", "only")])
+def test_off_needs_no_quotes(text: str, mode: str) -> None:
+    """YAML reads it as false, and it is meant as it is written."""
+    assert load_text(f"{USB}cdi: {text}}}]").resources[0].cdi == mode
+    assert "allowed auto, only, off" in told(f"{USB}cdi: on}}]")
