@@ -157,8 +157,17 @@ async def front_killed() -> list[Row]:
 
 
 def _wait_gone(pids: list[int]) -> None:
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+    while any(_lives(pid) for pid in pids):
         time.sleep(0.002)
+
+
+def _lives(pid: int) -> bool:
+    """Return whether a process still has anything; a zombie, which the machine's init reaps in its time, has not."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
 
 
 async def flood_beside() -> list[Row]:

@@ -1,6 +1,6 @@
 """How many workers may be restarted at once. Pure: a time in, a wait out."""
 
-RESTARTS_PER_S = 20.0
+RESTARTS_PER_S = 10.0
 """A restart costs some 5 ms of the front and 20 ms of a core for the worker's start: this many a second leave the
 kubelet's calls what they need (docs/benchmarks.md)."""
 AT_ONCE = 16
