@@ -11,7 +11,7 @@ class Crowd:
     """Gives each worker that died a place in the row."""
 
     def __init__(self) -> None:
-        self._next_s = 0.0
+        self._next_s = float("-inf")
 
     def wait_s(self, now_s: float) -> float:
         """Return how long the next restart has to wait beyond its own pause, in seconds."""
