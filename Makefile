@@ -53,6 +53,7 @@ docs: $(STAMP)  ## regenerate the pages that are drawn from the code
 	$(BIN)/python -m devd.daemon.config.reference > docs/configuration.md
 	$(BIN)/python -m devd.daemon.lifecycle_page > docs/lifecycle.md
 	$(BIN)/python -m devd.daemon.metrics.reference > docs/metrics.md
+	$(BIN)/python -m devd.workers.drivers.pages docs/drivers
 
 constraints: $(STAMP)  ## write down the versions that are installed now, and with uv their hashes for the image
 	{ echo '# The versions the tests run with. Written by "make constraints"; pip reads it with -c.'; \

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devd.workers.drivers import infiniband, nvidia, nvme
+from devd.workers.drivers import KINDS, infiniband, nvidia, nvme, pages
 from devd.workers.drivers.signals import Signal
 from devd.workers.hw import xid_catalogue
 
@@ -16,6 +16,21 @@ DRIVERS = [
     ("infiniband", infiniband.SIGNALS, infiniband.KEYS),
     ("nvidia", nvidia.SIGNALS, nvidia.KEYS),
 ]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_page_is_as_the_code_draws_it(name: str) -> None:
+    """The table of signals is what ``make docs`` makes of the code today, and each reset has its name on the page."""
+    page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    assert pages.drawn(page, KINDS[name].signals) == page
+    named = {method for method in KINDS[name].resets if f"`{method}`" in page or f"method: {method}" in page}
+    assert named == set(KINDS[name].resets)
+
+
+def test_a_page_without_a_place_is_refused() -> None:
+    """A page whose marks were lost is told, instead of left as it is."""
+    with pytest.raises(ValueError, match="no place for the signals"):
+        pages.drawn("# Driver", ())
 
 
 @pytest.mark.parametrize(("name", "signals", "keys"), DRIVERS)
