@@ -49,13 +49,13 @@ class Watch:
     node's network namespace, and no such socket may be made behind the filter.
     """
 
-    def __init__(self, subsystems: Collection[str] = ()) -> None:
+    def __init__(self, subsystems: Collection[str] = (), *, directories: bool = True) -> None:
         self._watched: dict[Path, int] = {}
         self._inotify: inotify.Inotify | None = None
         self._uevents: Uevents | None = None
         self._no_directories = self._no_uevents = ""
         try:
-            self._inotify = inotify.Inotify()
+            self._inotify = inotify.Inotify() if directories else None
         except OSError as error:
             self._no_directories = _no_watch(explain("inotify_init1", "", error))
         try:
@@ -207,7 +207,7 @@ def run(spec: WorkerSpec, lifeline_fd: int) -> int:
     driver = make_driver(spec.driver, spec.match)
     needs = driver.needs | SandboxNeeds(python_runtime("r"))
     confinement = Confinement(spec.device, widened(needs, spec.sandbox), spec.sandbox)
-    watch = Watch(driver.uevents)
+    watch = Watch(driver.uevents, directories=driver.watches)
     confinement.before_connect()
     with closing(watch), Channel(spec) as channel:
         channel.wait_heard()

@@ -34,11 +34,13 @@ class Driver(Protocol):
     """Discovery of one resource. Made from the resource's ``match``; SpecError if that makes no sense.
 
     Paths in ``leave_alone`` are neither touched nor listed: whoever touches them may hang as another process does.
-    ``uevents`` are the subsystems whose events can change the list; none where its directories tell all.
+    ``uevents`` are the subsystems whose events can change the list; none where its directories tell all. ``watches``
+    says that there may be such directories at all: a user has few inotify instances (128 by default).
     """
 
     leave_alone: frozenset[str]
     uevents: Collection[str]
+    watches: bool
 
     @property
     def what(self) -> str:

@@ -19,6 +19,7 @@ class HardwareDriver:
         self._discovery = kind.discovery(match)
         self.leave_alone: frozenset[str] = frozenset()
         self.uevents: Collection[str] = kind.uevents
+        self.watches = True
         self.what = self._discovery.what
         self.needs = needs_of(kind.scout) | SandboxNeeds(groups=frozenset({"watch"}))
 

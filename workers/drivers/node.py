@@ -47,6 +47,7 @@ class NodeDriver:
                 raise SpecError(f"match: {pattern!r} found, an absolute path is needed")
         self.leave_alone: frozenset[str] = frozenset()
         self.uevents: Collection[str] = ()
+        self.watches = True
         self.what = every[0]
         folders = dict.fromkeys(globs.fixed_part(one) for one in every)
         paths = [PathNeed(folder, "l", vital=True) for folder in folders]

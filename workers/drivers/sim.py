@@ -27,6 +27,7 @@ class SimDriver:
             self._devices = [_Simulated.of(one) for one in params.maps("devices")]
         self.leave_alone: frozenset[str] = frozenset()
         self.uevents: Collection[str] = ()
+        self.watches = any(one.path for one in self._devices)
         self.what = f"{len(self._devices)} simulated devices"
         paths = [PathNeed(str(Path(one.path).parent), "l", vital=True) for one in self._devices if one.path]
         self.needs = SandboxNeeds(tuple(paths), frozenset({"watch"}))

@@ -55,6 +55,7 @@ class RefusedDriver:
     def __init__(self, reason: str) -> None:
         self.leave_alone: frozenset[str] = frozenset()
         self.uevents: Collection[str] = ()
+        self.watches = False
         self._reason = reason
 
     def discover(self) -> Found:
