@@ -9,7 +9,7 @@ DEMO_SECONDS ?= 60
 JOBS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit check-types soak bench proto docs constraints image test-image e2e clean
+.PHONY: help setup demo test lint audit check-types soak lab bench proto docs constraints image test-image e2e clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ audit: $(STAMP)  ## the dependencies again, and pip-audit's word on them where i
 
 soak: $(STAMP)  ## random faults for SOAK_MINUTES (3), then all has to be as it was
 	$(BIN)/python -m tests.soak
+
+lab: $(STAMP)  ## drivers against a real kernel's devices in a QEMU guest (root and Debian the first time)
+	$(BIN)/python -m tests.lab
 
 bench: $(STAMP)  ## measure; prints a table and writes benchmarks/results/
 	$(BIN)/python -m benchmarks

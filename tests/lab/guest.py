@@ -1,0 +1,337 @@
+"""What runs in the guest: one real devd with the drivers' resources, the stub kubelet, and the scenarios one by one.
+
+Each scenario makes something happen to a device, here or (by a line to the host) at the machine, and waits for what the
+kubelet sees of it. Lines that begin with the mark are for the host.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from devd.daemon.demo.kubelet_rules import ContainerStartError
+from devd.daemon.demo.rig import Rig
+from devd.ipc.errors import IpcError
+
+MARK = "LAB "
+PATIENCE_S = 60.0
+"""The guest is emulated: Python is some fifteen times slower in it."""
+START_S = 240.0
+NVME, EDU, SERIAL, RDMA, VFIO = (f"lab.devd.io/{name}" for name in ("nvme", "edu", "serial", "rdma", "vfio"))
+PCI = Path("/sys/bus/pci")
+
+CONFIG = """
+resources:
+  - name: lab.devd.io/nvme
+    driver: nvme
+    match: {serial: LAB1}
+    probe: {kind: driver, period: 2s, timeout: 15s}
+    reset: {kind: driver, method: controller, timeout: 24s}
+    discovery: {period: 30s, timeout: 20s, linger: 20s}
+  - name: lab.devd.io/edu
+    driver: pci
+    match: {vendor: "1234", device: 11e8, exclude: {driver: vfio-pci}}
+    probe: {kind: driver, period: 2s, timeout: 15s}
+    reset: {kind: driver, method: function, timeout: 24s}
+    discovery: {period: 1h, timeout: 20s, linger: 2s}
+  - name: lab.devd.io/serial
+    driver: usb
+    match: {vendor: "0403"}
+    probe: {kind: driver, period: 2s, timeout: 15s}
+    reset: {kind: driver, method: port, timeout: 24s}
+    discovery: {period: 1h, timeout: 20s, linger: 20s}
+  - name: lab.devd.io/rdma
+    driver: infiniband
+    probe: {kind: driver, period: 2s, timeout: 15s}
+    discovery: {period: 2s, timeout: 20s, linger: 20s}
+  - name: lab.devd.io/vfio
+    driver: vfio
+    probe: {kind: driver, period: 2s, timeout: 15s}
+    discovery: {period: 2s, timeout: 20s, linger: 20s}
+"""
+
+Scenario = Callable[[Rig], Awaitable[str]]
+
+
+def say(**facts: object) -> None:
+    """Tell the host."""
+    print(MARK + json.dumps(facts), flush=True)
+
+
+def at_machine(execute: str, **arguments: object) -> None:
+    """Have the host do something at the machine, by QEMU's monitor."""
+    say(qmp={"execute": execute, "arguments": {name.replace("_", "-"): value for name, value in arguments.items()}})
+
+
+def set_warning(value: int) -> None:
+    """Set the SMART critical warning of the emulated disk."""
+    say(
+        qmp={
+            "execute": "qom-set",
+            "arguments": {"path": "/machine/peripheral/nvme0", "property": "smart_critical_warning", "value": value},
+        }
+    )
+
+
+async def until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> float:
+    """Wait for a condition; return the seconds it took. Raises TimeoutError naming it."""
+    began_s = time.monotonic()
+    while not holds(condition):
+        if time.monotonic() - began_s > patience_s:
+            raise TimeoutError(f"not within {patience_s:g} s: {what}")
+        await asyncio.sleep(0.05)
+    return time.monotonic() - began_s
+
+
+def holds(condition: Callable[[], bool]) -> bool:
+    """Return whether it holds; not while a device is not listed, or devd too busy to answer."""
+    try:
+        return condition()
+    except (LookupError, IpcError):
+        return False
+
+
+def healths(rig: Rig, resource: str) -> dict[str, str]:
+    """Return what the kubelet was told last of a resource's devices."""
+    state = rig.kubelet.resources.get(resource)
+    last = state.lists[-1].devices if state is not None and state.lists else {}
+    return {name: one.health for name, one in last.items()}
+
+
+def only(rig: Rig, resource: str) -> str:
+    """Return the id of a resource's only device. Raises LookupError."""
+    [name] = healths(rig, resource) or [""]
+    if not name:
+        raise LookupError(resource)
+    return name
+
+
+async def sick(rig: Rig, resource: str, words: str) -> str:
+    """Wait until the only device is Unhealthy for a reason with these words; return how soon and why."""
+    name = only(rig, resource)
+    took_s = await until(lambda: healths(rig, resource)[name] == "Unhealthy", f"{resource} turns Unhealthy")
+    await until(lambda: words in str(rig.device(name)["reason"]), f"{words!r} in the reason of {name}")
+    return f"Unhealthy after {took_s:.2f} s: {rig.device(name)['reason'][:90]}"
+
+
+async def well(rig: Rig, resource: str, count: int = 1) -> float:
+    """Wait until the kubelet may give out so many devices; return the seconds."""
+    return await until(
+        lambda: list(healths(rig, resource).values()).count("Healthy") >= count, f"{resource} is Healthy"
+    )
+
+
+def discovered(rig: Rig) -> str:
+    """Return what discovery has to tell of each resource, for a row that failed."""
+    try:
+        return str({one["name"]: one["discovery"] for one in rig.status()["resources"]})
+    except IpcError as error:
+        return str(error)
+
+
+# ---- the scenarios ----------------------------------------------------------------------------------------------
+
+
+async def nvme_smart(rig: Rig) -> str:
+    """Have the disk itself report SMART's spare warning."""
+    await well(rig, NVME)
+    set_warning(1)
+    seen = await sick(rig, NVME, "spare: ")
+    set_warning(0)
+    await well(rig, NVME)
+    return seen
+
+
+async def nvme_reset(rig: Rig) -> str:
+    """Reset the controller before a container starts."""
+    await well(rig, NVME)
+    name = only(rig, NVME)
+    began_s = time.monotonic()
+    await rig.kubelet.pre_start(NVME, [name])
+    took_s = time.monotonic() - began_s
+    await rig.journal_has(name, "reset-done", 1)
+    return f"reset and probed in {took_s:.2f} s"
+
+
+async def nvme_in_use(rig: Rig) -> str:
+    """Refuse to reset a disk that somebody has open, and name him."""
+    await well(rig, NVME)
+    name = only(rig, NVME)
+    held = os.open(rig.device(name)["paths"][0], os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        await rig.kubelet.pre_start(NVME, [name])
+    except ContainerStartError as error:
+        if f"pid {os.getpid()}" not in str(error):
+            raise AssertionError(f"the user is not named: {error}") from error
+        return "refused: " + str(error).rpartition("refused")[2][:90]
+    finally:
+        os.close(held)
+    raise AssertionError("it was reset under its user")
+
+
+async def nvme_pulled(rig: Rig) -> str:
+    """Pull the disk out of its slot and put it back: the id is the same."""
+    await well(rig, NVME)
+    name = only(rig, NVME)
+    at_machine("device_del", id="nvme0")
+    took_s = await until(lambda: healths(rig, NVME)[name] == "Unhealthy", "the pulled disk is Unhealthy")
+    await asyncio.sleep(2)  # the slot's own time to power off, in the emulated controller
+    at_machine("device_add", driver="nvme", id="nvme0", serial="LAB1", drive="disk", bus="rp1")
+    back_s = await well(rig, NVME)
+    if only(rig, NVME) != name:
+        raise AssertionError(f"{name} came back as {only(rig, NVME)}")
+    return f"Unhealthy {took_s:.2f} s after the order to pull, back {back_s:.2f} s after the order to plug, as {name}"
+
+
+async def numa(rig: Rig) -> str:
+    """Tell the kubelet of a card behind the second socket's bridge where it is."""
+    await well(rig, EDU, 2)
+    state = rig.kubelet.resources[EDU].lists[-1].devices
+    nodes = sorted(str(list(one.numa)) for one in state.values())
+    if nodes != ["[1]", "[]"]:
+        raise AssertionError(f"the kubelet was told {nodes}")
+    return "one card on NUMA node 1, one without"
+
+
+async def pci_hotplug(rig: Rig) -> str:
+    """Plug and pull a card; uevents tell, an hour before the next scan."""
+    await well(rig, EDU, 2)
+    at_machine("device_add", driver="edu", id="late", bus="rp3")
+    added_s = await well(rig, EDU, 3)
+    at_machine("device_del", id="late")
+    gone_s = await until(lambda: len(healths(rig, EDU)) == 2, "the pulled card has left the list")
+    return f"offered after {added_s:.2f} s, off the list after {gone_s:.2f} s (linger 2 s)"
+
+
+async def pci_reset(rig: Rig) -> str:
+    """Have the kernel reset the function before a container starts."""
+    await well(rig, EDU, 2)
+    name = min(healths(rig, EDU))
+    await rig.kubelet.pre_start(EDU, [name])
+    done = await rig.journal_has(name, "reset-done", 1)
+    return f"{name}: {done[-1]['detail'] or 'reset'}"
+
+
+async def vfio(rig: Rig) -> str:
+    """Offer a function bound to vfio-pci as its group; one that is in use is not broken."""
+    # The one that is behind the IOMMU: the other's bridge is not.
+    address = next(
+        one.name
+        for one in (PCI / "devices").iterdir()
+        if (one / "device").read_text().strip() == "0x11e8" and (one / "numa_node").read_text().strip() == "-1"
+    )
+    (PCI / f"devices/{address}/driver_override").write_text("vfio-pci")
+    (PCI / "drivers_probe").write_text(address)
+    offered_s = await well(rig, VFIO)
+    name = only(rig, VFIO)
+    held = os.open(rig.device(name)["paths"][0], os.O_RDWR | os.O_CLOEXEC)
+    try:
+        rig.order("probe", name)
+        before = rig.device(name)["last_probe"]["at"]
+        await until(lambda: rig.device(name)["last_probe"]["at"] > before, "a probe while the group is in use")
+        if healths(rig, VFIO)[name] != "Healthy":
+            raise AssertionError(rig.device(name)["reason"])
+    finally:
+        os.close(held)
+    return f"offered after {offered_s:.2f} s; Healthy while a process holds the group"
+
+
+async def usb_serial(rig: Rig) -> str:
+    """Plug a serial adapter, reset it, pull it and plug it again: one id."""
+    at_machine("chardev-add", id="line", backend={"type": "null", "data": {}})
+    plug_adapter()
+    offered_s = await well(rig, SERIAL)
+    name = only(rig, SERIAL)
+    await rig.kubelet.pre_start(SERIAL, [name])
+    await well(rig, SERIAL)
+    at_machine("device_del", id="adapter")
+    gone_s = await until(lambda: healths(rig, SERIAL)[name] == "Unhealthy", "the pulled adapter is Unhealthy")
+    plug_adapter()
+    back_s = await well(rig, SERIAL)
+    if only(rig, SERIAL) != name:
+        raise AssertionError(f"{name} came back as {only(rig, SERIAL)}")
+    return f"offered {offered_s:.2f} s, gone {gone_s:.2f} s, back {back_s:.2f} s after the orders, reset between"
+
+
+def plug_adapter() -> None:
+    """Plug the serial adapter into its port."""
+    where = {"bus": "xhci.0", "port": "2"}
+    at_machine("device_add", driver="usb-serial", id="adapter", chardev="line", always_plugged=True, **where)
+
+
+async def roce(rig: Rig) -> str:
+    """Take the link of a Soft-RoCE device down and up again."""
+    for module in ("veth", "rdma_rxe", "ib_uverbs", "ib_umad", "rdma_ucm"):
+        run("modprobe", module)
+    run("ip", "link", "add", "lab0", "type", "veth", "peer", "name", "lab1")
+    for name in ("lab0", "lab1"):
+        run("ip", "link", "set", name, "up")
+    run("rdma", "link", "add", "rxe0", "type", "rxe", "netdev", "lab0")
+    await well(rig, RDMA)
+    run("ip", "link", "set", "lab1", "down")
+    seen = await sick(rig, RDMA, "port")
+    run("ip", "link", "set", "lab1", "up")
+    await well(rig, RDMA)
+    return seen
+
+
+def run(*words: str) -> None:
+    """Run a command. Raises RuntimeError with what it said."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(words)}: {(done.stderr or done.stdout).strip()}")
+
+
+SCENARIOS: tuple[tuple[str, str, Scenario], ...] = (
+    ("nvme", "SMART warning", nvme_smart),
+    ("nvme", "controller reset", nvme_reset),
+    ("nvme", "reset refused in use", nvme_in_use),
+    ("pci", "NUMA node", numa),
+    ("pci", "plugged and pulled", pci_hotplug),
+    ("pci", "function reset", pci_reset),
+    ("usb", "serial adapter replugged", usb_serial),
+    ("infiniband", "link down and up", roce),
+    ("nvme", "disk pulled and put back", nvme_pulled),
+    ("vfio", "group in use", vfio),
+)
+
+
+async def play() -> None:
+    """Run all scenarios beside one devd."""
+    rig = Rig(CONFIG)
+    async with rig:
+        began_s = time.monotonic()
+        await until(lambda: len(rig.status()["resources"]) > 0, "devd answers", START_S)
+        for name in (NVME, EDU):
+            await until(lambda name=name: bool(healths(rig, name)), f"{name} is registered", START_S)  # type: ignore[misc]  # mypy infers no default
+        say(driver="-", what="devd's start", ok=True, took_s=round(time.monotonic() - began_s, 1), seen="registered")
+        for driver, what, scenario in SCENARIOS:
+            began_s = time.monotonic()
+            try:
+                seen, ok = await scenario(rig), True
+            except Exception as error:  # noqa: BLE001 - a row of the table, and the next one
+                seen, ok = f"{type(error).__name__}: {error}; {discovered(rig)}", False
+                traceback.print_exc()
+            say(driver=driver, what=what, ok=ok, took_s=round(time.monotonic() - began_s, 1), seen=seen)
+        if rig.kubelet.violations:
+            say(driver="-", what="the kubelet's rules", ok=False, took_s=0, seen=str(rig.kubelet.violations))
+
+
+def main() -> int:
+    """Run; the last line says that the end was reached."""
+    for module in ("nvme", "xhci_pci", "ftdi_sio", "vfio_pci"):
+        run("modprobe", module)
+    try:
+        asyncio.run(play())
+    finally:
+        say(end=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
