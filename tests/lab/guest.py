@@ -7,11 +7,13 @@ kubelet sees of it. Lines that begin with the mark are for the host.
 import asyncio
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from devd.daemon.demo.kubelet_rules import ContainerStartError
@@ -22,7 +24,11 @@ MARK = "LAB "
 PATIENCE_S = 60.0
 """The guest is emulated: Python is some fifteen times slower in it."""
 START_S = 240.0
-NVME, EDU, SERIAL, RDMA, VFIO = (f"lab.devd.io/{name}" for name in ("nvme", "edu", "serial", "rdma", "vfio"))
+NVME, EDU, NIC, SERIAL, RDMA, VFIO = (
+    f"lab.devd.io/{name}" for name in ("nvme", "edu", "nic", "serial", "rdma", "vfio")
+)
+NONFATAL = 0x4000
+"""Completion time-out, in PCIe's uncorrectable error status."""
 PCI = Path("/sys/bus/pci")
 
 CONFIG = """
@@ -36,6 +42,12 @@ resources:
   - name: lab.devd.io/edu
     driver: pci
     match: {vendor: "1234", device: 11e8, exclude: {driver: vfio-pci}}
+    probe: {kind: driver, period: 2s, timeout: 15s}
+    reset: {kind: driver, method: function, timeout: 24s}
+    discovery: {period: 1h, timeout: 20s, linger: 2s}
+  - name: lab.devd.io/nic
+    driver: pci
+    match: {vendor: "8086", device: 10d3}
     probe: {kind: driver, period: 2s, timeout: 15s}
     reset: {kind: driver, method: function, timeout: 24s}
     discovery: {period: 1h, timeout: 20s, linger: 2s}
@@ -168,7 +180,7 @@ async def nvme_in_use(rig: Rig) -> str:
     except ContainerStartError as error:
         if f"pid {os.getpid()}" not in str(error):
             raise AssertionError(f"the user is not named: {error}") from error
-        return "refused: " + str(error).rpartition("refused")[2][:90]
+        return str(error).partition("refused, ")[2][:90]
     finally:
         os.close(held)
     raise AssertionError("it was reset under its user")
@@ -215,6 +227,27 @@ async def pci_reset(rig: Rig) -> str:
     await rig.kubelet.pre_start(EDU, [name])
     done = await rig.journal_has(name, "reset-done", 1)
     return f"{name}: {done[-1]['detail'] or 'reset'}"
+
+
+async def aer(rig: Rig) -> str:
+    """Have the port report an uncorrectable error of the card; a reset is its cure."""
+    run("modprobe", "aer_inject")
+    await well(rig, NIC)
+    name = only(rig, NIC)
+    address = rig.device(name)["properties"]["address"]
+    bus, slot, function = int(address[5:7], 16), int(address[8:10], 16), int(address[11])
+    # struct aer_error_inj of the kernel's aer_inject.c.
+    order = struct.pack("=BBBxII4II", bus, slot, function, NONFATAL, 0, 0, 0, 0, 0, 0)
+    fd = os.open("/dev/aer_inject", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, order)
+    finally:
+        os.close(fd)
+    seen = await sick(rig, NIC, "errors: ")
+    with suppress(ContainerStartError):  # an Unhealthy device is reset all the same; its probe may come too early
+        await rig.kubelet.pre_start(NIC, [name])
+    await well(rig, NIC)
+    return f"{seen}; Healthy after a reset"
 
 
 async def vfio(rig: Rig) -> str:
@@ -294,6 +327,7 @@ SCENARIOS: tuple[tuple[str, str, Scenario], ...] = (
     ("pci", "NUMA node", numa),
     ("pci", "plugged and pulled", pci_hotplug),
     ("pci", "function reset", pci_reset),
+    ("pci", "AER error", aer),
     ("usb", "serial adapter replugged", usb_serial),
     ("infiniband", "link down and up", roce),
     ("nvme", "disk pulled and put back", nvme_pulled),
@@ -324,7 +358,7 @@ async def play() -> None:
 
 def main() -> int:
     """Run; the last line says that the end was reached."""
-    for module in ("nvme", "xhci_pci", "ftdi_sio", "vfio_pci"):
+    for module in ("nvme", "xhci_pci", "ftdi_sio", "vfio_pci", "e1000e"):
         run("modprobe", module)
     try:
         asyncio.run(play())

@@ -45,6 +45,7 @@ DEVICES = (
     *(word for n in (1, 2, 3, 4) for word in ("-device", f"pcie-root-port,id=rp{n},bus=pcie.0,chassis={n},slot={n}")),
     *("-drive", "driver=null-co,if=none,id=disk,size=64M", "-device", "nvme,id=nvme0,serial=LAB1,drive=disk,bus=rp1"),
     *("-device", "edu,bus=rp2,id=edu0"),
+    *("-device", "e1000e,bus=rp4,romfile="),
     *("-device", "qemu-xhci,id=xhci,bus=pcie.0"),
 )
 
