@@ -22,6 +22,8 @@ REST_FACTOR = 4.0
 """An answer that took a millisecond is followed by four in which others have the loop."""
 MAX_REST_S = 0.2
 ROOT = 0
+REFUSALS_TOLD_EVERY_S = 10.0
+"""Who is refused may try without end: the log has one line for all tries of this time."""
 
 log = logging.getLogger("devd.control")
 
@@ -54,6 +56,8 @@ class ControlDesk:
         self.answered = 0
         self.refused = 0
         """Requests of callers that may not ask."""
+        self._told = 0
+        self._tell_from_s = 0.0
         loop.add_reader(server.fd, self._next)
 
     def close(self) -> None:
@@ -81,7 +85,7 @@ class ControlDesk:
         """Answer in any case: an operator who gets no answer takes the daemon for dead."""
         request, caller = asked.request, asked.caller
         if caller is None or not self._may_ask(caller):
-            self.refused += 1
+            self._refuse(caller)
             who = "nobody vouches for this caller" if caller is None else f"uid {caller.uid} is neither"
             return ControlReply(ok=False, error=f"devd answers to root and its own user: {who}")
         self.answered += 1
@@ -92,6 +96,22 @@ class ControlDesk:
         except Exception as error:  # a bug of ours, whatever it is: told to both sides
             log.exception("the answer to %r failed", request.verb)
             return ControlReply(ok=False, error=f"a bug of devd: {type(error).__name__}: {error}; its log tells more")
+
+    def _refuse(self, caller: Caller | None) -> None:
+        """Count a refusal; write it down unless one was a moment ago."""
+        self.refused += 1
+        now_s = time.monotonic()
+        if now_s < self._tell_from_s:
+            return
+        since, self._told = self.refused - self._told, self.refused
+        self._tell_from_s = now_s + REFUSALS_TOLD_EVERY_S
+        facts: dict[str, object] = {"event": "refused", "count": since}
+        if caller is not None:
+            facts |= {"uid": caller.uid, "gid": caller.gid, "pid": caller.pid}
+        who = "of one nobody vouches for" if caller is None else f"of uid {caller.uid}, pid {caller.pid}"
+        log.warning(
+            "requests on the control socket refused: %d since the last such line, the last %s", since, who, extra=facts
+        )
 
     def _may_ask(self, caller: Caller) -> bool:
         return self._group or caller.uid in (ROOT, os.geteuid())

@@ -93,7 +93,9 @@ def test_nobody_else_may_ask() -> None:
         assert told.returncode == 1
         assert f"uid {OTHER_UID} is neither" in told.stderr
         assert rig.device("card")["cordon"] is None
-        assert rig.status()["daemon"]["counters"]["control_refused"] == 1
+        assert asked_by(rig, OTHER_UID, str(GROUP), "status").returncode == 1
+        assert rig.status()["daemon"]["counters"]["control_refused"] == 2
+        assert [(one["uid"], one["gid"], one["count"]) for one in logged(rig, "refused")] == [(OTHER_UID, GROUP, 1)]
         rig.layout.root.chmod(0o700)
 
     scenario(sim(ONE), play)
