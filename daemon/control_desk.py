@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 
 from devd.daemon import events as ev
 from devd.daemon.claimed_text import REASON_CHARS, plain
+from devd.daemon.door_keeper import DoorKeeper
 from devd.daemon.injection import inject
+from devd.daemon.seldom import Seldom
 from devd.daemon.supervisor import Supervisor
 from devd.ipc.control import Asked, ControlServer
 from devd.ipc.identity import Caller
@@ -22,8 +24,6 @@ REST_FACTOR = 4.0
 """An answer that took a millisecond is followed by four in which others have the loop."""
 MAX_REST_S = 0.2
 ROOT = 0
-REFUSALS_TOLD_EVERY_S = 10.0
-"""Who is refused may try without end: the log has one line for all tries of this time."""
 
 log = logging.getLogger("devd.control")
 
@@ -54,16 +54,25 @@ class ControlDesk:
         self._group = group
         self._rest: TimerHandle | None = None
         self.answered = 0
-        self.refused = 0
-        """Requests of callers that may not ask."""
-        self._told = 0
-        self._tell_from_s = 0.0
+        self._refusals = Seldom()
+        self._keeper = DoorKeeper(loop, server.door)
         loop.add_reader(server.fd, self._next)
+
+    @property
+    def refused(self) -> int:
+        """Return how many requests came from callers that may not ask."""
+        return self._refusals.count
+
+    @property
+    def cuts(self) -> int:
+        """Return how often all callers were sent away because they were too many."""
+        return self._keeper.cuts
 
     def close(self) -> None:
         """Stop answering and remove the socket."""
         if self._rest is not None:
             self._rest.cancel()
+        self._keeper.close()
         self._loop.remove_reader(self._server.fd)
         self._server.close()
 
@@ -99,12 +108,9 @@ class ControlDesk:
 
     def _refuse(self, caller: Caller | None) -> None:
         """Count a refusal; write it down unless one was a moment ago."""
-        self.refused += 1
-        now_s = time.monotonic()
-        if now_s < self._tell_from_s:
+        since = self._refusals.more()
+        if not since:
             return
-        since, self._told = self.refused - self._told, self.refused
-        self._tell_from_s = now_s + REFUSALS_TOLD_EVERY_S
         facts: dict[str, object] = {"event": "refused", "count": since}
         if caller is not None:
             facts |= {"uid": caller.uid, "gid": caller.gid, "pid": caller.pid}
