@@ -27,7 +27,7 @@ _EVENT = "=Hi"
 class Door:
     """Watches the connections of a bound socket. Made before the socket binds; ``close`` it before the socket.
 
-    Call ``look`` at first, when ``fd`` is readable, and again while ``pending``. Once ``look`` said False the door is shut:
+    Call ``look`` at first, when ``fd`` is readable, and again while ``pending``. Once it said False the door is shut:
     nobody is connected and nobody gets in until ``open`` is called, which is to be a moment later.
     """
 
