@@ -58,7 +58,8 @@ docs: $(STAMP)  ## regenerate the pages that are drawn from the code
 constraints: $(STAMP)  ## write down the versions that are installed now, and with uv their hashes for the image
 	{ echo '# The versions the tests run with. Written by "make constraints"; pip reads it with -c.'; \
 	  $(BIN)/pip freeze --exclude-editable; } > constraints.txt
-	@command -v uv >/dev/null && deploy/image/lock.sh || echo "no uv here: deploy/image/*.lock are as they were"
+	@if command -v uv >/dev/null; then deploy/image/lock.sh; \
+	  else echo "NOT REFRESHED: deploy/image/*.lock, for want of uv (pip install uv)"; fi
 
 image:  ## build the image (root, Debian) into build/, unattended
 	deploy/image/build.sh
@@ -67,8 +68,8 @@ test-image: $(STAMP)  ## start the image that "make image" built on a read-only 
 	DEVD_IMAGE_ARCHIVE=$$(ls -t build/devd-*.tar | head -n 1) $(BIN)/pytest tests/deploy/test_image.py
 
 e2e: $(STAMP)  ## test against a cluster: needs KUBECONFIG, and DEVD_IMAGE, an image its nodes can have
-	@deploy/tools/get.sh
+	@deploy/tools/get.sh || command -v "$${KUBECTL:-kubectl}"  # of their own, where PyPI is not reached
 	$(BIN)/pytest tests/e2e -v -p no:cacheprovider
 
 clean:  ## remove what was made
-	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -115,7 +115,7 @@ class Daemon:
     async def run(self) -> int:
         """Run until told to end."""
         loop = asyncio.get_running_loop()
-        self._notifier = Notifier(loop, self._in_short)
+        self._notifier = Notifier(loop, lambda: self._fleet.settled, self._in_short)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end_asked, number)
         self._watchdog = Watchdog(loop)
@@ -163,7 +163,7 @@ class Daemon:
         log.info("devd %s runs %d resources", os.getpid(), len(self._fleet.tables), extra={"event": "start"})
         watch.start()
         self._fleet.start()
-        self._notifier.ready()
+        self._notifier.start()
         await self._ended.wait()
         self._notifier.close()
         await self._take_apart()

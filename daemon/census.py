@@ -81,7 +81,7 @@ def look(proc: Path = PROC) -> Usage:
         except PermissionError:
             closed += 1
     mounts = tuple(_mounts(proc))
-    unseen = f"{closed} processes may not be looked at: run devd as root" if closed else ""
+    unseen = f"{closed} processes may not be looked at: run devd as root, with CAP_SYS_PTRACE" if closed else ""
     if len(found) > MAX_OPEN or len(mounts) > MAX_MOUNTS:
         unseen = f"more than {MAX_OPEN} open devices or {MAX_MOUNTS} mounts: not all were looked at"
     return Usage(tuple(found[:MAX_OPEN]), mounts[:MAX_MOUNTS], unseen)

@@ -75,6 +75,13 @@ class ResourceEndpoint:
             return status
         return replace(status, stream_open=plugin.streams_open > 0, last_error=status.last_error or plugin.list_error)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the first try is over: the kubelet has the resource, is waited for, or refused it."""
+        status = self._board.status
+        waits = self._served and status.state == "waiting for kubelet"
+        return status.registrations > 0 or bool(status.last_error) or waits
+
     async def run(self) -> None:
         """Serve and stay registered until ``stop`` or cancelled; leaves no socket, task or descriptor.
 

@@ -65,6 +65,11 @@ class Fleet:
             self.scouts.send_out(name)
             self._serve(name, self._serve_or_fail(name))
 
+    @property
+    def settled(self) -> bool:
+        """Whether the first try with the kubelet is over for each resource: it has it, or the status tells why not."""
+        return all(one.settled for one in self.endpoints.values())
+
     def wake(self) -> None:
         """Take note that something about some device is not as it was."""
         self._changed.set()

@@ -2,6 +2,9 @@
 
 All of it is sent from the event loop, so that a loop that stands still is one that systemd hears nothing of and
 restarts (WatchdogSec=). Where no service manager asks for it nothing is sent.
+
+Ready is devd once the kubelet has each resource, or once it is known why it has not: a kubelet that is not there yet
+must not hold up the start of a service it may itself come after.
 """
 
 import logging
@@ -9,12 +12,15 @@ import os
 import socket
 import time
 from asyncio import AbstractEventLoop, TimerHandle
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 
 SOCKET_VARIABLE = "NOTIFY_SOCKET"
 WATCHDOG_VARIABLE = "WATCHDOG_USEC"
 WATCHDOG_PID_VARIABLE = "WATCHDOG_PID"
 STATUS_EVERY_S = 5.0
+LOOK_EVERY_S = 0.1
+"""How often to ask whether devd is ready, until it is."""
 FED_PER_TIMEOUT = 3.0
 """sd_watchdog_enabled(3) asks for twice in the timeout; once more leaves room for a busy node."""
 
@@ -22,11 +28,15 @@ log = logging.getLogger("devd.notify")
 
 
 class Notifier:
-    """Owner of one datagram socket to the service manager, or of nothing. ``status`` returns a short text."""
+    """Owner of one datagram socket to the service manager, or of nothing.
+
+    ``settled`` returns whether devd is ready, ``status`` a short text.
+    """
 
     def __init__(
         self,
         loop: AbstractEventLoop,
+        settled: Callable[[], bool],
         status: Callable[[], str],
         environment: MutableMapping[str, str] = os.environ,
     ) -> None:
@@ -34,32 +44,47 @@ class Notifier:
         address = environment.pop(SOCKET_VARIABLE, "")
         self._every_s = _beat_s(environment.pop(WATCHDOG_VARIABLE, ""), environment.pop(WATCHDOG_PID_VARIABLE, ""))
         self._loop = loop
+        self._settled = settled
         self._status = status
+        self._ready = False
         self._told = ""
-        self._timer: TimerHandle | None = None
+        self._timers: dict[str, TimerHandle] = {}
         self._socket = _connected(address) if address else None
 
-    def ready(self) -> None:
-        """Say that devd serves, and go on to say that it does."""
-        self._send("READY=1")
+    def start(self) -> None:
+        """Say from now on how devd is, and that it is ready once it is."""
+        self._look()
         self._beat()
 
-    def reloading(self) -> None:
-        """Say that a configuration is being taken; ``reloaded`` follows."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-
-    def reloaded(self) -> None:
-        """Say that devd serves again, by the new configuration or still by the old one."""
-        self._send("READY=1")
+    @contextmanager
+    def reload(self) -> Iterator[None]:
+        """Say that a configuration is being taken, then that devd serves by the new one, or still by the old one."""
+        told = self._ready  # who has not said READY=1 yet is starting, whatever it reads meanwhile
+        if told:
+            self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            yield
+        finally:
+            if told:
+                self._send("READY=1")
 
     def close(self) -> None:
         """Say that devd ends, and nothing more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
         self._send("STOPPING=1")
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def _look(self) -> None:
+        if self._socket is None:
+            return
+        if self._settled():
+            self._ready = True
+            self._send("READY=1")
+        else:
+            self._timers["look"] = self._loop.call_later(LOOK_EVERY_S, self._look)
 
     def _beat(self) -> None:
         if self._socket is None:
@@ -71,7 +96,8 @@ class Notifier:
             words.append(f"STATUS={status}")
         if words:
             self._send("\n".join(words))
-        self._timer = self._loop.call_later(min(STATUS_EVERY_S, self._every_s or STATUS_EVERY_S), self._beat)
+        pause_s = min(STATUS_EVERY_S, self._every_s or STATUS_EVERY_S)
+        self._timers["beat"] = self._loop.call_later(pause_s, self._beat)
 
     def _send(self, text: str) -> None:
         if self._socket is None:

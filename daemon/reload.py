@@ -45,9 +45,8 @@ class Reloader:
         self._watch.close()
 
     def _take(self, result: Config | ConfigError, asked: bool) -> None:  # noqa: FBT001 - called by position from a thread
-        self._notifier.reloading()
-        self._judge(result, asked=asked)
-        self._notifier.reloaded()
+        with self._notifier.reload():
+            self._judge(result, asked=asked)
 
     def _judge(self, result: Config | ConfigError, *, asked: bool) -> None:
         if isinstance(result, ConfigError):

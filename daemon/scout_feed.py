@@ -179,8 +179,8 @@ class ScoutFeed:
         seen = {device.id for device in listing.devices}
         # What a new selector leaves out is not gone: it is not wanted any more.
         unselected = self._outdated.pop(listing.resource, None) is not None
-        # Nor is what the scout was told not to look at: it lists it again once it may.
-        left_alone = frozenset(self._told.get(listing.resource, ()))
+        # Nor is what the scout was told not to look at, now or when it made this list: it lists it again once it may.
+        left_alone = frozenset((*self._told.get(listing.resource, ()), *listing.left_alone))
         for device_id in [one for one in table.devices if one not in seen]:
             if left_alone.intersection(node.path for node in table.devices[device_id].nodes):
                 continue

@@ -169,13 +169,17 @@ class ResetDone:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All devices a scout sees now. Sent when it differs from the last one; ``problems`` are for the operator."""
+    """All devices a scout sees now. Sent when it differs from the last one; ``problems`` are for the operator.
+
+    ``left_alone`` is what it did not look at, as it was told to at that time: no word about those.
+    """
 
     resource: str
     incarnation: int
     seq: int
     devices: tuple[Device, ...]
     problems: tuple[str, ...] = ()
+    left_alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,15 @@ from typing import NoReturn
 
 from devd.ipc.messages import WorkerSpec
 from devd.workers import linux
-from devd.workers.errors import EXIT_BAD_SPEC, EXIT_CRASHED, EXIT_STOPPED, NodeRenewedError, SpecError, StaleDriverError
+from devd.workers.errors import (
+    EXIT_BAD_SPEC,
+    EXIT_CRASHED,
+    EXIT_STOPPED,
+    DeviceGoneError,
+    NodeRenewedError,
+    SpecError,
+    StaleDriverError,
+)
 
 LIFELINE_FD = 3
 """Where the gate's read end lies in every child; nothing above it is inherited."""
@@ -39,7 +47,7 @@ def become(spec: WorkerSpec, gate_fd: int, stderr_fd: int, role: Role) -> NoRetu
     except SpecError as error:
         _say(f"{spec.device}: {error}\n")
         code = EXIT_BAD_SPEC
-    except (NodeRenewedError, StaleDriverError) as error:
+    except (DeviceGoneError, NodeRenewedError, StaleDriverError) as error:
         _say(f"{spec.device}: {error}\n")
     except BaseException:  # noqa: BLE001 - the process ends here, whatever it was; its story goes to stderr
         _say(traceback.format_exc())

@@ -35,6 +35,10 @@ class NodeRenewedError(WorkerError):
     """Raised when a path of the device leads to a file that was not there when the sandbox was made: start again."""
 
 
+class DeviceGoneError(WorkerError):
+    """Raised when a worker finds nothing of its device at its start: it went meanwhile, which the scan will tell."""
+
+
 class StaleDriverError(WorkerError):
     """Raised when what this process has loaded of a driver fits it no longer: start again."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from devd.ipc.messages import Fault, Findings, Reset, ResetDone, WorkerSpec
 from devd.workers.channel import Channel
 from devd.workers.command import CommandRunner
-from devd.workers.errors import NodeRenewedError, ProbeError, ResetError, StaleDriverError, explain
+from devd.workers.errors import DeviceGoneError, NodeRenewedError, ProbeError, ResetError, StaleDriverError, explain
 from devd.workers.hw import holders
 from devd.workers.loop import serve
 from devd.workers.misdeeds import Misdeed, commit
@@ -144,10 +144,16 @@ class Worker:
 
 
 def run(spec: WorkerSpec, lifeline_fd: int) -> int:
-    """Be a worker until told to stop; return the exit code. Raises SpecError for a spec nothing can be made of."""
+    """Be a worker until told to stop; return the exit code.
+
+    Raises SpecError for a spec nothing can be made of, DeviceGoneError when nothing is left of the device.
+    """
     runner = CommandRunner()
-    probe = make_probe(spec, runner)
-    reset = make_reset(spec, runner, probe.release if isinstance(probe, DriverProbe) else lambda: None)
+    try:
+        probe = make_probe(spec, runner)
+        reset = make_reset(spec, runner, probe.release if isinstance(probe, DriverProbe) else lambda: None)
+    except OSError as error:
+        raise DeviceGoneError(explain("begin with", str(error.filename or spec.device), error)) from error
     needs = probe.needs | (reset.needs if reset is not None else NOTHING) | SandboxNeeds(python_runtime("r"))
     confinement = Confinement(spec.device, widened(needs, spec.sandbox), spec.sandbox)
     confinement.before_connect()

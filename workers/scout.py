@@ -183,7 +183,8 @@ class Scout:
         self._last = (found.devices, problems)
         self._seq += 1
         spec = self._spec
-        self._channel.send(Listing(spec.resource, spec.incarnation, self._seq, found.devices, problems))
+        left_alone = tuple(sorted(self._driver.leave_alone))
+        self._channel.send(Listing(spec.resource, spec.incarnation, self._seq, found.devices, problems, left_alone))
 
     def _end(self, verdict: Literal["pass", "fail"], reason: str, began_s: float) -> None:
         self._report.verdict(verdict, reason, began_s)

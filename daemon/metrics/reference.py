@@ -36,7 +36,8 @@ in front of 127.0.0.1. Each connection serves one request (`GET` or `HEAD`) of a
 after {within:g} s; beyond {connections} at once the answer is 503. An address that is taken is an error at the start.
 
 Alerts for the Prometheus Operator are in
-[deploy/monitoring/prometheus-rules.yaml](../deploy/monitoring/prometheus-rules.yaml).
+[deploy/monitoring/prometheus-rules.yaml](../deploy/monitoring/prometheus-rules.yaml); the component `alerts` or the
+chart's `monitoring.alerts` deploys them ([deploy.md](deploy.md)).
 
 ## All metrics
 

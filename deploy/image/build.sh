@@ -23,14 +23,17 @@ if [ ${#missing[@]} -gt 0 ]; then
   DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
 fi
 
+began=$SECONDS
 work=$PWD/build/image
 mkdir -p "$work" "$(dirname "$archive")"
 export BUILDAH_ISOLATION=chroot
 
 if [ -z "${BASE:-}" ]; then
   root=$work/base-$suite.tar
-  if [ ! -s "$root" ]; then
-    mmdebstrap --quiet --variant=minbase --include=python3 \
+  if [ ! -f "$root" ]; then
+    # A base that was left half made is made anew.
+    rm -rf "$root.part"
+    mmdebstrap --quiet --format=tar --variant=minbase --include=python3 \
       --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
       --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
       --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/lintian/*' \
@@ -62,4 +65,4 @@ buildah build --quiet --file deploy/Containerfile --ignorefile deploy/Containerf
   --tag "devd:$version" . >/dev/null
 rm -f "$archive"
 buildah push --quiet "devd:$version" "oci-archive:$archive:devd:$version"
-echo "$archive: $(stat -c %s "$archive") bytes, devd:$version, $(buildah inspect --format '{{.FromImageDigest}}' "devd:$version")"
+echo "$archive: devd:$version, $(($(stat -c %s "$archive") / 1000000)) MB compressed, $((SECONDS - began)) s, $(buildah images --no-trunc --quiet "devd:$version")"

@@ -59,15 +59,26 @@ def test_helm_and_kustomize_make_the_same_objects(name: str) -> None:
     assert comparable(templated(*values_of(name))) == comparable(overlay(name))
 
 
-@pytest.mark.parametrize(("component", "value"), [("monitoring", "monitoring.enabled"), ("nfd", "nfd.enabled")])
-def test_components_are_values_of_the_chart(component: str, value: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("components", "values"),
+    [
+        (("monitoring",), ("monitoring.enabled",)),
+        (("monitoring", "alerts"), ("monitoring.enabled", "monitoring.alerts")),
+        (("nvidia",), ("nvidia.enabled",)),
+        (("nfd",), ("nfd.enabled",)),
+    ],
+    ids=lambda names: names[-1],
+)
+def test_components_are_values_of_the_chart(
+    components: tuple[str, ...], values: tuple[str, ...], tmp_path: Path
+) -> None:
     """What a component adds to the overlay, its value adds to the chart."""
-    settings = f"{value}=true,config.metrics.listen=0.0.0.0:9400"
+    settings = ",".join([*(f"{value}=true" for value in values), "config.metrics.listen=0.0.0.0:9400"])
     chart = comparable(templated("--set", "namespace.create=true", "--set", settings))
-    built = comparable(with_component(tmp_path, component))
+    built = comparable(with_component(tmp_path, *components))
     # A component leaves the configuration alone; the chart insists on the port.
     assert chart["ConfigMap", "devd"]["data"]["devd.yaml"].pop("metrics") == {"listen": "0.0.0.0:9400"}
-    if component == "nfd":
+    if "nfd" in components:
         # kustomize does not label what a component brings.
         chart["NodeFeatureRule", "devd"]["metadata"].pop("labels")
     assert chart == built
@@ -97,6 +108,8 @@ def test_helm_lint() -> None:
         ("config.resources=null", "config"),
         ("monitoring.enabled=maybe", "enabled"),
         ("monitoring.enabled=true", "config.metrics.listen"),
+        ("monitoring.alerts=true", "monitoring.enabled"),
+        ("nvidia.runtimeClassName=", "runtimeClassName"),
     ],
 )
 def test_the_schema_refuses_wrong_values(setting: str, told: str) -> None:

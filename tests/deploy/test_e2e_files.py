@@ -1,11 +1,17 @@
 """What the end-to-end tests lay on a cluster, checked without one."""
 
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from devd.daemon.demo.rig import Rig
 from tests.deploy.manifests import API_VERSIONS, complaints, configuration, container, kustomized, named
-from tests.e2e.cluster import CONFIG, DEVICES, NAMESPACE, overlay, pod
+from tests.e2e.cluster import CONFIG, DEVICES, MINORS, NAMESPACE, NODE, SIM, overlay, pod
+from tests.faults.worlds import scenario, until
 
 
 def test_the_overlay_is_one_the_api_takes(tmp_path: Path) -> None:
@@ -36,3 +42,43 @@ def test_devd_takes_the_configuration(tmp_path: Path) -> None:
         [sys.executable, "-m", "devd", "check", str(file)], check=False, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def make_device(path: Path) -> None:
+    """Make a device as the tests do on the node; skip the test where that is not allowed."""
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, MINORS[path.name]))
+    except PermissionError:
+        pytest.skip("no device nodes can be made here")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes device nodes")
+def test_what_the_cluster_is_to_see_happens_before_the_stub(tmp_path: Path) -> None:
+    """Each step of the end-to-end tests, taken here: what the pod is given, its reset, both faults, and their ends."""
+    for name in MINORS:
+        make_device(tmp_path / name)
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(NODE, 2)
+        await rig.healthy(SIM, 1)
+        given = await rig.kubelet.allocate(NODE)
+        assert [one.container_path for one in given.response.devices] == ["/dev/e2e0"]
+        assert dict(given.response.envs).items() >= {"E2E_IDS": given.ids[0], "E2E_PATHS": "/dev/e2e0"}.items()
+        held = await rig.kubelet.allocate(SIM)
+        await rig.kubelet.pre_start(SIM, held.ids)
+        await until(lambda: any("reset-done" in one.read_text() for one in rig.log_dir.glob("e2e-sim*")), "the reset")
+        rig.inject(SIM, "hang")
+        await rig.unhealthy(SIM)
+        assert rig.device("e2e-sim")["injected"] == "hang"
+        rig.inject(SIM, "none")
+        rig.order("restart", "e2e-sim")
+        await rig.healthy(SIM)
+        [path] = rig.device(given.ids[0])["paths"]
+        os.unlink(path)  # noqa: PTH108 - at once, as a cable is pulled
+        await rig.unhealthy(NODE)
+        assert rig.device(given.ids[0])["reason"]
+        make_device(Path(path))
+        await rig.healthy(NODE, 2)
+
+    scenario(CONFIG.replace(DEVICES, str(tmp_path)), play)

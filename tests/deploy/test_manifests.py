@@ -21,7 +21,7 @@ from tests.deploy.manifests import (
     overlay,
 )
 
-COMPONENTS = ("monitoring", "unprivileged", "nfd")
+COMPONENTS = ("monitoring", "alerts", "nvidia", "unprivileged", "nfd")
 
 
 def with_component(tmp_path: Path, *names: str) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The systemd unit, checked by systemd's own tools. Nothing here runs under systemd."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.manifests import DEPLOY
+from devd.daemon.app import EXIT_CONFIG
+from tests.deploy.manifests import DEPLOY, ROOT
 
 UNIT = DEPLOY / "systemd" / "devd.service"
 MOST_EXPOSURE = 60
@@ -64,6 +66,45 @@ def test_exposure_stays_low() -> None:
 def test_devices_stay_reachable(directive: str) -> None:
     """No directive is set that takes the devices away, or the namespaces that workers make."""
     assert lines(directive) in ([], ["no"])
+
+
+def test_a_configuration_with_errors_is_not_tried_for_ever() -> None:
+    """Only the main process' exit code ends the restarts, so no other command may be what finds the errors."""
+    assert lines("RestartPreventExitStatus") == [str(EXIT_CONFIG)]
+    assert not any("devd check" in one for one in lines("ExecStartPre"))
+
+
+def test_what_is_bound_to_stay_writable_is_made_first() -> None:
+    """Each writable path outside devd's own directories is made before devd starts: it would be read-only else."""
+    [paths] = lines("ReadWritePaths")
+    made = [line.split()[-1] for line in lines("ExecStartPre")]
+    assert [one.removeprefix("-") for one in paths.split()] == made
+
+
+def bounded() -> set[str]:
+    """Return the capabilities of the unit's bounding set, as the sandbox names them."""
+    return {one.removeprefix("CAP_").lower() for line in lines("CapabilityBoundingSet") for one in line.split()}
+
+
+def test_each_capability_has_its_reason() -> None:
+    """The page has a row for each capability of the unit, and the unit has each one of the page."""
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    table = page.partition("| capability |")[2].partition("\n\n")[0]
+    first = [line.split("|")[1] for line in table.splitlines()[2:]]
+    assert {one.lower() for cell in first for one in re.findall(r"`CAP_(\w+)`", cell)} == bounded()
+
+
+def test_no_driver_declares_a_capability_that_the_unit_lacks() -> None:
+    """What the drivers' code declares for their workers is within the unit's bounding set."""
+    sources = (ROOT / "workers").rglob("*.py")
+    declared = {
+        name.lower()
+        for source in sources
+        for line in source.read_text(encoding="utf-8").splitlines()
+        if "capabilities=(" in line
+        for name in re.findall(r'"CAP_(\w+)"', line)
+    }
+    assert {"sys_admin", "net_admin"} <= declared <= bounded()
 
 
 def test_stop_outlives_an_orderly_end() -> None:

@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "devd-e2e"
 DEVICES = "/var/lib/devd-e2e/devices"
 """On the node and, by a mount, in devd's container: device nodes are made here, and taken away."""
-NULL = "e2e.devd.io/null"
+MINORS = {"node0": 3, "node1": 5}
+"""The null and the zero device (major 1): on every node, and two, since paths to one device are one device to devd."""
+NODE = "e2e.devd.io/node"
 SIM = "e2e.devd.io/sim"
 COMMAND_WITHIN_S = 100.0
 WAIT_S = 90.0
@@ -23,29 +25,30 @@ LOOK_EVERY_S = 0.5
 
 CONFIG = f"""\
 resources:
-  - name: {NULL}
+  - name: {NODE}
     driver: node
-    match: {{path: "{DEVICES}/null*"}}
+    match: {{path: "{DEVICES}/node*"}}
     probe: {{kind: exists, period: 500ms, timeout: 2s}}
     discovery: {{period: 1s, linger: 10m}}
     container_path: "/dev/e2e{{index}}"
     env: {{E2E_IDS: "{{ids}}", E2E_PATHS: "{{paths}}"}}
   - name: {SIM}
     driver: sim
-    match: {{devices: [{{name: e2e-sim, path: /dev/zero}}]}}
+    match: {{devices: [{{name: e2e-sim, path: /dev/full}}]}}
     probe: {{kind: sim, period: 1s, timeout: 1s}}
     reset: {{kind: sim, takes: 300ms, timeout: 5s}}
     env: {{E2E_SIM: "{{ids}}"}}
 """
 
-# The pod opens its device, proves that it is the null device, and says what it was given.
+# The pod opens its device, and says what it was given, and which device it found there.
 POD_PROGRAM = """
 import os, stat, time
 here = os.stat("/dev/e2e0")
-assert stat.S_ISCHR(here.st_mode) and (os.major(here.st_rdev), os.minor(here.st_rdev)) == (1, 3), here
+assert stat.S_ISCHR(here.st_mode) and os.major(here.st_rdev) == 1, here
 with open("/dev/e2e0", "wb") as node:
     node.write(b"x")
-print("given", os.environ["E2E_IDS"], os.environ["E2E_PATHS"], os.environ["E2E_SIM"], flush=True)
+given = [os.environ[name] for name in ("E2E_IDS", "E2E_PATHS", "E2E_SIM")]
+print("given", *given, os.minor(here.st_rdev), flush=True)
 time.sleep(3600)
 """
 
@@ -86,7 +89,7 @@ def pod(image: str, node: str) -> dict[str, Any]:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["/opt/devd/bin/python", "-c", POD_PROGRAM],
-        "resources": {"limits": {NULL: "1", SIM: "1"}},
+        "resources": {"limits": {NODE: "1", SIM: "1"}},
     }
     return {
         "apiVersion": "v1",
@@ -166,9 +169,14 @@ class Cluster:
         """Run a line of Python in devd's container."""
         return self.in_daemon("/opt/devd/bin/python", "-c", program)
 
+    def clear_devices(self) -> None:
+        """Take all devices off the node, those of a run that was cut short as well."""
+        self.in_daemon("sh", "-c", f"rm -rf {DEVICES}/*")
+
     def make_device(self, name: str) -> None:
-        """Make a null device on the node."""
-        self.python(f"import os, stat; os.mknod('{DEVICES}/{name}', stat.S_IFCHR | 0o666, os.makedev(1, 3))")
+        """Make one of the devices of MINORS on the node."""
+        device = f"os.makedev(1, {MINORS[name]})"
+        self.python(f"import os, stat; os.mknod('{DEVICES}/{name}', stat.S_IFCHR | 0o666, {device})")
 
     def remove_device(self, name: str) -> None:
         """Take a device off the node."""

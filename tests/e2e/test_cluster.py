@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.cluster import DEVICES, NAMESPACE, NULL, SIM, Cluster, overlay, pod, until
+from tests.e2e.cluster import MINORS, NAMESPACE, NODE, SIM, Cluster, overlay, pod, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +32,7 @@ SAYS_POD_HEALTH_SINCE_MINOR = 36
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Deploy devd on one node with two null devices and a simulated one; take everything away afterwards."""
+    """Deploy devd on one node with two real devices and a simulated one; take everything away afterwards."""
     one = Cluster(os.environ["DEVD_IMAGE"])
     node = one.choose_node()
     directory = tmp_path_factory.mktemp("overlay")
@@ -41,9 +41,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     one.kubectl("apply", "-f", "-", stdin=manifests)
     try:
         until(lambda: one.daemon() is not None, "devd's pod is Ready")
-        one.make_device("null0")
-        one.make_device("null1")
-        until(lambda: (one.allocatable(NULL), one.allocatable(SIM)) == (2, 1), "the devices are allocatable")
+        one.clear_devices()
+        for name in MINORS:
+            one.make_device(name)
+        until(lambda: (one.allocatable(NODE), one.allocatable(SIM)) == (2, 1), "the devices are allocatable")
         yield one
     except BaseException:
         print(one.story())
@@ -54,7 +55,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def _take_away(one: Cluster, manifests: str) -> None:
     if one.daemon() is not None:
-        one.in_daemon("sh", "-c", f"rm -rf {DEVICES}/* /var/log/devd/* /var/lib/devd/*")
+        one.clear_devices()
+        one.in_daemon("sh", "-c", "rm -rf /var/log/devd/* /var/lib/devd/*")
     one.kubectl("delete", "--ignore-not-found", "--timeout=90s", "-f", "-", stdin=manifests)
 
 
@@ -81,20 +83,27 @@ def _log(cluster: Cluster) -> str:
     return cluster.kubectl("logs", "user", "-n", NAMESPACE)
 
 
-def _given(cluster: Cluster) -> tuple[str, str, str]:
-    """Return the id, the path and the simulated device that the pod was given."""
-    _, ids, paths, sim = _log(cluster).split()
-    return ids, paths, sim
+def _given(cluster: Cluster) -> tuple[str, str, str, int]:
+    """Return the id, the path and the simulated device that the pod was given, and the minor number it found."""
+    _, ids, paths, sim, minor = _log(cluster).split()
+    return ids, paths, sim, int(minor)
+
+
+def _name_on_node(cluster: Cluster, device: str) -> str:
+    """Return the name of a device's node in the directory of devices."""
+    [path] = next(one["paths"] for one in cluster.status()["devices"] if one["id"] == device)
+    return Path(path).name
 
 
 @pytest.mark.usefixtures("user")
 def test_pod_has_the_device_and_the_environment(cluster: Cluster) -> None:
-    """The pod found its device node, a null device, at the path its environment names; the ids are devd's."""
-    ids, paths, sim = _given(cluster)
+    """The pod found the very device of the id it was given, at the path its environment names."""
+    ids, paths, sim, minor = _given(cluster)
     assert paths == "/dev/e2e0"
     assert sim == "e2e-sim"
     known = {one["id"]: one["resource"] for one in cluster.status()["devices"]}
-    assert (known[ids], known[sim]) == (NULL, SIM)
+    assert (known[ids], known[sim]) == (NODE, SIM)
+    assert MINORS[_name_on_node(cluster, ids)] == minor
 
 
 @pytest.mark.usefixtures("user")
@@ -106,7 +115,7 @@ def test_device_was_reset_before_the_container_started(cluster: Cluster) -> None
 @pytest.mark.usefixtures("user")
 def test_rehearsed_fault_is_seen_by_the_cluster(cluster: Cluster) -> None:
     """A simulated device that is told to hang is not allocatable any more, and its pod's status says so; then it is."""
-    _, _, sim = _given(cluster)
+    _, _, sim, _ = _given(cluster)
     cluster.in_daemon("devd", "inject", sim, "hang")
     until(lambda: cluster.allocatable(SIM) == 0, "allocatable falls")
     [device] = [one for one in cluster.status()["devices"] if one["id"] == sim]
@@ -121,17 +130,16 @@ def test_rehearsed_fault_is_seen_by_the_cluster(cluster: Cluster) -> None:
 @pytest.mark.usefixtures("user")
 def test_failed_device_leaves_allocatable_and_shows_at_the_pod(cluster: Cluster) -> None:
     """A device that goes is not offered any more, devd says why, the pod's status tells; back, it is offered again."""
-    ids, _, _ = _given(cluster)
-    [path] = next(one["paths"] for one in cluster.status()["devices"] if one["id"] == ids)
-    name = Path(path).name
+    ids, _, _, _ = _given(cluster)
+    name = _name_on_node(cluster, ids)
     cluster.remove_device(name)
-    until(lambda: cluster.allocatable(NULL) == 1, "allocatable falls")
+    until(lambda: cluster.allocatable(NODE) == 1, "allocatable falls")
     [device] = [one for one in cluster.status()["devices"] if one["id"] == ids]
     assert (device["health"], bool(device["reason"])) == ("Unhealthy", True)
     if cluster.minor() >= SAYS_POD_HEALTH_SINCE_MINOR:
         until(lambda: _healths(cluster).get(ids) == "Unhealthy", "the pod's status tells of its device")
     cluster.make_device(name)
-    until(lambda: cluster.allocatable(NULL) == 2, "the device is offered again")
+    until(lambda: cluster.allocatable(NODE) == 2, "the device is offered again")
 
 
 def _healths(cluster: Cluster) -> dict[str, str]:
@@ -157,8 +165,10 @@ def test_replaced_daemon_keeps_devices_and_pods(cluster: Cluster) -> None:
         return new is not None and new["metadata"]["uid"] != old["metadata"]["uid"]
 
     until(replaced, "another pod of devd is Ready", REVIVED_WITHIN_S)
-    until(lambda: (cluster.allocatable(NULL), cluster.allocatable(SIM)) == (2, 1), "all devices are offered again")
-    assert sorted(one["id"] for one in cluster.status()["devices"]) == before
+    until(lambda: (cluster.allocatable(NODE), cluster.allocatable(SIM)) == (2, 1), "all devices are offered again")
+    # The node's numbers may be those of before: the new daemon is asked as well.
+    until(lambda: sorted(one["id"] for one in cluster.status()["devices"]) == before, "the same ids")
+    until(lambda: {one["health"] for one in cluster.status()["devices"]} == {"Healthy"}, "all are Healthy")
     status = _user(cluster)["status"]
     assert status["phase"] == "Running"
     assert status["containerStatuses"][0]["restartCount"] == 0

@@ -1,6 +1,7 @@
 """Devices that come, go and change, and what containers get of them, from a real daemon."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -187,3 +188,19 @@ def test_watcher_mode_registers_and_survives_the_kubelet() -> None:
         assert os.listdir(rig.registry) != []  # noqa: PTH208 - the socket is all that may be there
 
     scenario(sim("[{name: card}]", kubelet="registration: watcher"), play)
+
+
+def test_device_whose_worker_is_replaced_again_and_again_is_never_taken_for_gone(tmp_path: Path) -> None:
+    """The scan passes a device by while its worker is being ended; a list that arrives late is no word about it."""
+    (tmp_path / "port1").touch()
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(FILES)
+        [device] = [one["id"] for one in rig.status()["devices"]]
+        for number in range(1, 41):
+            rig.order("restart", device)
+            await until(lambda number=number: rig.device(device)["restarts"] >= number, "another worker")  # type: ignore[misc]  # mypy infers no default
+        await until(lambda: rig.device(device)["phase"] == "serving", "the last worker's report")
+        assert rig.journal(device, "vanished") == []
+
+    scenario(files(tmp_path / "port*"), play)

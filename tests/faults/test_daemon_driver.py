@@ -197,6 +197,22 @@ def test_driver_changed_beneath_its_worker_gets_a_new_worker() -> None:
     scenario(lamp_config, play)
 
 
+def test_device_that_went_before_its_worker_began_is_told_in_a_line() -> None:
+    """A worker that finds nothing of its device ends with what it looked for and no traceback; others follow."""
+
+    async def play(rig: Rig, lamp: Path) -> None:
+        (lamp / "unscrewed").touch()
+        rig.order("restart", "one")
+        words = [str(one["stderr"]) for one in await rig.journal_has("one", "crash", 1)]
+        assert "begin with" in words[-1]
+        assert f"{lamp}: ENOENT" in words[-1]
+        assert "Traceback" not in words[-1]
+        (lamp / "unscrewed").unlink()
+        await rig.healthy(LAMPS)
+
+    scenario(lamp_config, play)
+
+
 def test_object_that_is_no_driver_is_refused_by_name() -> None:
     """An entry point that leads to something else is named in the status; other resources go on."""
 

@@ -1,5 +1,6 @@
 """What a service manager hears of a real daemon: ready, its state, reloads, the watchdog's food, the end."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from tests.faults.worlds import SIM, scenario, sim, until
 
 SUPPORT = Path(__file__).parents[1] / "support"
 TWO = "[{name: one}, {name: two}]"
+SLOW = "[{name: slow, script: [{for: 1s, do: slow, takes: 1s}]}]"
 TIMEOUT_S = 1.5
 
 
@@ -83,6 +85,55 @@ def test_service_manager_hears_of_a_whole_life(abstract: bool) -> None:  # noqa:
             assert "READY=1" in reload[at:]
             await rig.end_daemon()
             assert heard.listen()[-1] == "STOPPING=1"
+
+    scenario(sim(TWO), play)
+
+
+def test_ready_means_that_the_kubelet_has_the_devices() -> None:
+    """READY comes after the first verdicts and the registration, not when the process has merely begun."""
+
+    async def play(rig: Rig) -> None:
+        await rig.end_daemon()
+        with manager(rig, str(rig.root / "notify")) as heard:
+            rig.start_daemon()
+            await until(lambda: any(one.startswith("STATUS=") for one in heard.listen()), "a first word")
+            assert "READY=1" not in heard.heard
+            await until(lambda: "READY=1" in heard.listen(), "READY")
+            [resource] = rig.status()["resources"]
+            assert (resource["registration"]["state"], resource["registration"]["registrations"]) == ("registered", 1)
+
+    scenario(sim(SLOW, timeout="3s"), play)
+
+
+@pytest.mark.parametrize("way", ["socket", "watcher"])
+def test_kubelet_that_is_not_there_does_not_hold_up_the_start(way: str) -> None:
+    """READY comes without a kubelet too: the kubelet's own service may be ordered after devd's."""
+
+    async def play(rig: Rig) -> None:
+        await rig.end_daemon()
+        await rig.kubelet.stop()
+        with manager(rig, str(rig.root / "notify")) as heard:
+            rig.start_daemon()
+            await until(lambda: "READY=1" in heard.listen(), "READY")
+            [resource] = rig.status()["resources"]
+            assert resource["registration"]["state"] == "waiting for kubelet"
+
+    scenario(sim(TWO, kubelet=f"registration: {way}"), play)
+
+
+def test_daemon_that_cannot_serve_is_never_ready() -> None:
+    """A second devd on the kubelet's directory says STOPPING without a READY before it, and ends with an error."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 2)
+        first = rig.daemon
+        with manager(rig, str(rig.root / "notify")) as heard:
+            second = rig.start_daemon("--runtime-dir", str(rig.root / "run2"), "--state-dir", str(rig.root / "state2"))
+            code = await asyncio.to_thread(second.wait, 30)
+            rig.daemon = first
+            assert code == 1
+            assert heard.listen()[-1] == "STOPPING=1"
+            assert "READY=1" not in heard.heard
 
     scenario(sim(TWO), play)
 

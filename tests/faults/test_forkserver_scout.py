@@ -93,6 +93,19 @@ def test_same_list_is_not_sent_again(bench: ForkBench, tmp_path: Path) -> None:
     assert len(worker.listings) == 1
 
 
+def test_list_says_what_was_left_alone(bench: ForkBench, tmp_path: Path) -> None:
+    """A list that was made without looking at something says so: whoever reads it late must not take it for gone."""
+    for name in ("port1", "port2"):
+        (tmp_path / name).touch()
+    worker = _scout(bench, {"path": str(tmp_path / "port*"), "type": "any"})
+    spared = (str(tmp_path / "port1"),)
+    bench.send(worker, ProbeNow(spared))
+    bench.until(lambda: len(worker.listings) == 2)
+    bench.send(worker, ProbeNow(()))
+    bench.until(lambda: len(worker.listings) == 3)
+    assert [(len(one.devices), one.left_alone) for one in worker.listings] == [(2, ()), (1, spared), (2, ())]
+
+
 def test_busy_directory_is_not_scanned_without_pause(bench: ForkBench, tmp_path: Path) -> None:
     """A directory where names come and go without end costs at most a few scans a second."""
     _scout(bench, {"path": str(tmp_path / "port*"), "type": "any"})

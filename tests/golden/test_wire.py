@@ -63,7 +63,9 @@ EXAMPLES: dict[str, object] = {
         baseline={"ecc": {"base": 7, "at_s": 1.5}},
     ),
     "ResetDone": messages.ResetDone("gpu-1", 3, 9, ok=False, reason="exit 1", duration_s=1.5, health=HEALTH),
-    "Listing": messages.Listing("devd.io/gpu", 1, 2, (DEVICE, messages.Device("gpu-2")), ("/dev/gpu3: EACCES",)),
+    "Listing": messages.Listing(
+        "devd.io/gpu", 1, 2, (DEVICE, messages.Device("gpu-2")), ("/dev/gpu3: EACCES",), ("/dev/gpu7",)
+    ),
     "Written": messages.Written(
         "scribe:cdi/specs",
         1,

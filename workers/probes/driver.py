@@ -1,5 +1,6 @@
 """Probe ``driver``: the signals of the device's own driver, each with a name and a meaning."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from devd.workers.sandbox.needs import SandboxNeeds
 
 SIGNALS_KEY = "signals"
+ASK_AGAIN_S = 300.0
+"""How often the driver is asked anew which signals a device has: firmware and drivers are changed beneath it."""
 
 
 class Watched(Protocol):
@@ -29,7 +32,7 @@ class Watched(Protocol):
 class DriverProbe:
     """Check the signals one after the other; the first that is bad is the reason, the others are counted."""
 
-    def __init__(self, spec: WorkerSpec, runner: CommandRunner) -> None:
+    def __init__(self, spec: WorkerSpec, runner: CommandRunner, ask_every_s: float = ASK_AGAIN_S) -> None:
         kind = kind_of(spec.driver)
         params = Params("probe", spec.probe)
         self._device = spec.target if spec.target is not None else Device(spec.device)
@@ -37,6 +40,8 @@ class DriverProbe:
         tools = Tools(runner, params, spec.baseline)
         self._signals: LiveSignals = kind.watch(self._device, tools)
         self._offered: tuple[str, ...] | None = None
+        self._ask_every_s = ask_every_s
+        self._ask_again_s = 0.0
         self._meanings = {one.name: one.meaning for one in kind.signals}
         self.needs: SandboxNeeds = needs_of(kind.allowed(self._device), self._device)
         self.activity = f"check {self._device.id}"
@@ -45,9 +50,10 @@ class DriverProbe:
 
     def run(self, call: Call) -> str:
         """Check every wanted signal that is offered. Raises ProbeError, OSError."""
-        if self._offered is None:
+        if self._offered is None or time.monotonic() >= self._ask_again_s:
             call.say(f"ask which signals {self._device.id} has")
             self._offered = self._signals.offered
+            self._ask_again_s = time.monotonic() + self._ask_every_s
         bad: dict[str, str] = {}
         for name in self.checked:
             call.say(f"check {name} of {self._device.id}")

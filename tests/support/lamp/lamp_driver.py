@@ -4,6 +4,7 @@
 the pipe ``events`` calls for a probe at once. Nothing else is special about it: it is found by its entry point.
 """
 
+import errno
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -54,6 +55,8 @@ class LampSignals:
 
     def __init__(self, device: Device, tools: Tools) -> None:
         self._folder = _folder(device)
+        if (self._folder / "unscrewed").exists():
+            raise FileNotFoundError(errno.ENOENT, "unscrewed", str(self._folder))
         self._counters = Counters(Path("/"), tools.baseline)
         self._events = -1
         with suppress(OSError):

@@ -1,0 +1,74 @@
+"""Probe ``driver`` asks anew which signals a device has: they come and go with firmware and drivers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from devd.ipc.messages import Device, WorkerSpec
+from devd.workers.command import CommandRunner
+from devd.workers.drivers import KINDS, pci
+from devd.workers.drivers.kind import DriverKind, Tools
+from devd.workers.drivers.signals import Signal
+from devd.workers.errors import ProbeError
+from devd.workers.hw.allowance import Allowance
+from devd.workers.probes.base import Call
+from devd.workers.probes.driver import DriverProbe
+
+
+class Folder:
+    """The signals of a folder: each file is one, its text what is wrong."""
+
+    notes: Mapping[str, str] = {}
+    baseline: Mapping[str, object] = {}
+
+    def __init__(self, device: Device, _tools: Tools) -> None:
+        self._folder = Path(str(device.params["folder"]))
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """Return the files' names."""
+        return tuple(sorted(one.name for one in self._folder.iterdir()))
+
+    def check(self, name: str) -> str:
+        """Return a file's text. Raises OSError."""
+        return (self._folder / name).read_text()
+
+    def cured(self) -> None:
+        """Nothing is remembered."""
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerSpec:
+    """Return the spec of a folder's worker."""
+    signals = (Signal("early", "it was there"), Signal("late", "it came"))
+    kind = DriverKind(pci.DRIVER.discovery, signals, Folder, lambda _device: Allowance(), {})
+    monkeypatch.setitem(KINDS, "folder", kind)
+    (tmp_path / "early").write_text("")
+    target = Device("one", params={"folder": str(tmp_path)})
+    return WorkerSpec("worker", "one", "r", "folder", 1, "", "", 1.0, 1.0, {"kind": "driver"}, target=target)
+
+
+def test_signal_that_appears_counts_and_one_that_goes_is_no_fault(spec: WorkerSpec, tmp_path: Path) -> None:
+    """With the time between two questions over, a new signal is checked, and a vanished one is not missed."""
+    probe = DriverProbe(spec, CommandRunner(), ask_every_s=0.0)
+    call = Call(lambda _text: None, 0.0, 1.0)
+    assert probe.run(call) == ""
+    assert probe.checked == ("early",)
+    (tmp_path / "late").write_text("bad")
+    with pytest.raises(ProbeError, match=r"late: bad \(it came\)"):
+        probe.run(call)
+    (tmp_path / "late").write_text("")
+    (tmp_path / "early").unlink()
+    assert probe.run(call) == ""
+    assert probe.checked == ("late",)
+
+
+def test_question_is_not_asked_with_every_probe(spec: WorkerSpec, tmp_path: Path) -> None:
+    """Within that time what was offered first is what is checked."""
+    probe = DriverProbe(spec, CommandRunner(), ask_every_s=3600.0)
+    call = Call(lambda _text: None, 0.0, 1.0)
+    probe.run(call)
+    (tmp_path / "late").write_text("bad")
+    assert probe.run(call) == ""
+    assert probe.checked == ("early",)
