@@ -275,6 +275,7 @@ class Daemon:
                 "peers_refused": dict(self._auth.refused),
                 "control_answered": self._control.answered,
                 "control_refused": self._control.refused,
+                "control_cuts": self._control.cuts,
                 "stalls": self._supervisor.stalls,
                 "loop_blocks": self._watchdog.blocks,
                 "journal": asdict(self._journal.status()),

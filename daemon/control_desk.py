@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 
 from devd.daemon import events as ev
 from devd.daemon.claimed_text import REASON_CHARS, plain
+from devd.daemon.door_keeper import DoorKeeper
 from devd.daemon.injection import inject
+from devd.daemon.seldom import Seldom
 from devd.daemon.supervisor import Supervisor
 from devd.ipc.control import Asked, ControlServer
 from devd.ipc.identity import Caller
@@ -52,14 +54,25 @@ class ControlDesk:
         self._group = group
         self._rest: TimerHandle | None = None
         self.answered = 0
-        self.refused = 0
-        """Requests of callers that may not ask."""
+        self._refusals = Seldom()
+        self._keeper = DoorKeeper(loop, server.door)
         loop.add_reader(server.fd, self._next)
+
+    @property
+    def refused(self) -> int:
+        """Return how many requests came from callers that may not ask."""
+        return self._refusals.count
+
+    @property
+    def cuts(self) -> int:
+        """Return how often all callers were sent away because they were too many."""
+        return self._keeper.cuts
 
     def close(self) -> None:
         """Stop answering and remove the socket."""
         if self._rest is not None:
             self._rest.cancel()
+        self._keeper.close()
         self._loop.remove_reader(self._server.fd)
         self._server.close()
 
@@ -81,7 +94,7 @@ class ControlDesk:
         """Answer in any case: an operator who gets no answer takes the daemon for dead."""
         request, caller = asked.request, asked.caller
         if caller is None or not self._may_ask(caller):
-            self.refused += 1
+            self._refuse(caller)
             who = "nobody vouches for this caller" if caller is None else f"uid {caller.uid} is neither"
             return ControlReply(ok=False, error=f"devd answers to root and its own user: {who}")
         self.answered += 1
@@ -92,6 +105,19 @@ class ControlDesk:
         except Exception as error:  # a bug of ours, whatever it is: told to both sides
             log.exception("the answer to %r failed", request.verb)
             return ControlReply(ok=False, error=f"a bug of devd: {type(error).__name__}: {error}; its log tells more")
+
+    def _refuse(self, caller: Caller | None) -> None:
+        """Count a refusal; write it down unless one was a moment ago."""
+        since = self._refusals.more()
+        if not since:
+            return
+        facts: dict[str, object] = {"event": "refused", "count": since}
+        if caller is not None:
+            facts |= {"uid": caller.uid, "gid": caller.gid, "pid": caller.pid}
+        who = "of one nobody vouches for" if caller is None else f"of uid {caller.uid}, pid {caller.pid}"
+        log.warning(
+            "requests on the control socket refused: %d since the last such line, the last %s", since, who, extra=facts
+        )
 
     def _may_ask(self, caller: Caller) -> bool:
         return self._group or caller.uid in (ROOT, os.geteuid())

@@ -16,6 +16,7 @@ from pathlib import Path
 import zmq
 
 from devd.ipc import codec
+from devd.ipc.door import Door
 from devd.ipc.endpoints import check_socket_path, ipc_address
 from devd.ipc.errors import EndpointError, PeerSilentError, PeerUnavailableError, ProtocolError
 from devd.ipc.identity import CONTROL_DOMAIN, Caller
@@ -29,7 +30,19 @@ MAX_REPLY_BYTES = codec.MAX_FRAME_BYTES
 REQUEST_QUEUE = 8
 REPLY_QUEUE = 4
 """A client asks one thing and leaves: what is more than this belongs to one that does not read, and is dropped."""
-LIMITS = Limits(message_bytes=MAX_REQUEST_BYTES, receive_queue=REQUEST_QUEUE, send_queue=REPLY_QUEUE)
+BACKLOG = 64
+MOST_CALLERS = 128
+"""Connections at a time: a command has two, for a moment. More belong to somebody who does not let go of them."""
+MOST_CALLS_A_SECOND = 1000
+"""Each costs the front some 0.1 ms."""
+LIMITS = Limits(
+    message_bytes=MAX_REQUEST_BYTES,
+    receive_queue=REQUEST_QUEUE,
+    send_queue=REPLY_QUEUE,
+    backlog=BACKLOG,
+    connections=MOST_CALLERS,
+    connections_a_second=MOST_CALLS_A_SECOND,
+)
 
 _WHO_MAY = "ask as that user or as root, or have devd started with --control-group and be a member"
 _FRAMES = 2
@@ -62,6 +75,13 @@ class ControlServer:
         """
         self._bound = BoundSocket(context, zmq.ROUTER, path, LIMITS, frames=_FRAMES, zap_domain=zap_domain, group=group)
         self.fd: int = self._bound.fd
+
+    @property
+    def door(self) -> Door:
+        """Who watches the number of callers."""
+        if self._bound.door is None:
+            raise AssertionError("LIMITS bounds the connections")
+        return self._bound.door
 
     def drain(self, limit: int = 64) -> list[Asked]:
         """Return what has arrived, at most ``limit`` requests; then ask ``pending``. Never waits, never raises."""

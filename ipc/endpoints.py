@@ -177,8 +177,17 @@ class RuntimeLayout:
             )
         self.root.chmod(DIRECTORY_MODE)
         if self.group is not None:
-            os.chown(self.root, -1, self.group)
+            self._give(self.group)
             self.root.chmod(wanted)
+
+    def _give(self, group: int) -> None:
+        try:
+            os.chown(self.root, -1, group)
+        except OSError as error:
+            raise EndpointError(
+                f"runtime directory {self.root} cannot be given to group {group}: {_errno_text(error)}; devd has to be "
+                "root or a member of the group (--control-group), and the group has to be there in its user namespace"
+            ) from error
 
 
 def _check_owned_directory(path: Path) -> None:

@@ -19,7 +19,7 @@ What libzmq 4.3.5 does not let us bound, both measured:
   their own side. Only the process's own memory limit stops it.
 - Descriptors. A connection that arrives while the process has none left makes libzmq abort the whole process (its
   accept knows no EMFILE). The daemon has to keep well below RLIMIT_NOFILE: three for each channel and its connection,
-  beside what it holds for each worker otherwise.
+  beside what it holds for each worker otherwise. A socket that more than the workers may connect to has a ``Door``.
 """
 
 import errno
@@ -31,6 +31,7 @@ from typing import TypeAlias
 
 import zmq
 
+from devd.ipc.door import Door
 from devd.ipc.endpoints import GROUP_SOCKET_MODE, SOCKET_MODE, check_socket_path, ipc_address, remove_stale_socket
 from devd.ipc.errors import EndpointError
 
@@ -57,6 +58,12 @@ class Limits:
     """Messages kept for the front; a full queue stops the peer."""
     send_queue: int
     """Messages kept for the peer; a full queue makes ``send`` return False."""
+    backlog: int = BACKLOG
+    """Connections that wait to be accepted."""
+    connections: int = 0
+    """Connections at a time before all are ended; 0 is any number, where nobody but the workers may connect."""
+    connections_a_second: int = 0
+    """Connections a second before all are ended; counts where ``connections`` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,8 @@ class BoundSocket:
         self._partial: list[bytes] = []
         self._count = 0
         self._identity = ""
+        self.door: Door | None = None
+        """Watches the connections, where ``limits`` bounds them."""
         if len(zap_domain) > ZAP_DOMAIN_BYTES:
             raise EndpointError(f"{path}: ZAP domain of {len(zap_domain)} bytes: at most {ZAP_DOMAIN_BYTES} are taken")
         remove_stale_socket(self._path)
@@ -104,9 +113,11 @@ class BoundSocket:
             raise EndpointError(f"{path}: no socket to be had: {_zmq_text(error)}") from error
         try:
             self._configure(limits, zap_domain)
-            self._inode = self._bind(group)
+            if limits.connections:
+                self.door = Door(self._socket, self._path, limits.connections, limits.connections_a_second)
+            self._inode = self._bind(group, limits.backlog)
         except (OSError, zmq.ZMQError) as error:
-            self._socket.close(linger=0)
+            self._close_socket()
             text = _zmq_text(error) if isinstance(error, zmq.ZMQError) else f"{_name(error.errno)} ({error.strerror})"
             raise EndpointError(f"{path}: cannot listen: {text}") from error
         self.fd = int(self._socket.getsockopt(zmq.FD))
@@ -127,7 +138,7 @@ class BoundSocket:
         if self._socket.type == zmq.ROUTER:
             self._socket.router_mandatory = 1
 
-    def _bind(self, group: int | None) -> tuple[int, int]:
+    def _bind(self, group: int | None, backlog: int) -> tuple[int, int]:
         """Make the file, listen, hand the descriptor over; return the file's identity (st_dev, st_ino)."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             # The mode of an unbound socket is the mode its file is born with (Linux).
@@ -138,7 +149,9 @@ class BoundSocket:
                     # First whose, then what they may: nobody else may connect in between.
                     os.chown(self._path, -1, group, follow_symlinks=False)
                     self._path.chmod(GROUP_SOCKET_MODE)
-                listener.listen(BACKLOG)
+                listener.listen(backlog)
+                if self.door is not None:
+                    self.door.keep(listener.fileno())
                 listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
                 self._socket.setsockopt(zmq.USE_FD, listener.fileno())
                 self._socket.bind(ipc_address(self._path))
@@ -204,13 +217,18 @@ class BoundSocket:
         """Close the socket and remove its file, unless somebody else's lies there by now. Safe to call twice."""
         if self._socket.closed:
             return
-        self._socket.close(linger=0)
+        self._close_socket()
         try:
             now = self._path.lstat()
         except OSError:
             return
         if (now.st_dev, now.st_ino) == self._inode:
             self._path.unlink(missing_ok=True)
+
+    def _close_socket(self) -> None:
+        if self.door is not None:
+            self.door.close()
+        self._socket.close(linger=0)
 
 
 def _identity_of(frame: zmq.Frame) -> str:

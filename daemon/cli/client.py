@@ -31,7 +31,8 @@ def ask(runtime_dir: Path, verb: str, args: Mapping[str, object] | None = None) 
         raise CommandError(f"cannot reach the daemon on {runtime_dir}: {error}") from error
     except ProtocolError as error:
         raise CommandError(
-            f"the daemon on {runtime_dir} gave an answer this command does not understand: {error}"
+            f"the daemon on {runtime_dir} gave an answer this command does not understand: {error}; "
+            "if it is of another version, use the devd command of that version"
         ) from error
     if not reply.ok:
         raise CommandError(reply.error or f"the daemon refused {verb} and gave no reason")

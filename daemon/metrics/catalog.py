@@ -112,6 +112,11 @@ CONTROL_REQUESTS = Metric(
     "Requests of the devd command, and whether the caller may ask.",
     ("result",),
 )
+CONTROL_CUTS = Metric(
+    "devd_control_cuts_total",
+    "counter",
+    "Times that all connections to the control socket were ended, because they were too many.",
+)
 JOURNAL_LOST = Metric("devd_journal_lost_total", "counter", "Lines that the workers' journals lost.")
 JOURNAL_WAITING = Metric("devd_journal_waiting_lines", "gauge", "Journal lines that wait to be written.")
 JOURNAL_ERROR = Metric("devd_journal_error", "gauge", "1 while journals cannot be written.")

@@ -104,6 +104,7 @@ def _counters(out: Page, counters: Tree) -> None:
     _by_reason(out, m.PEERS_REFUSED, {**dict.fromkeys(PEER_REFUSALS, 0), **counters["peers_refused"]})
     for result in ("answered", "refused"):
         out.add(m.CONTROL_REQUESTS, counters[f"control_{result}"], labels({"result": result}))
+    out.add(m.CONTROL_CUTS, counters["control_cuts"])
     journal = counters["journal"]
     out.add(m.JOURNAL_LOST, journal["lost"])
     out.add(m.JOURNAL_WAITING, journal["waiting"])

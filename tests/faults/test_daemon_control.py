@@ -2,11 +2,12 @@
 
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psutil
@@ -17,13 +18,36 @@ from devd.daemon.demo.rig import Rig
 from devd.ipc import codec
 from devd.ipc.endpoints import ipc_address
 from devd.ipc.messages import ControlRequest
-from tests.faults.worlds import SIM, scenario, sim, until
+from tests.faults.worlds import SIM, alive, answers, descriptors, scenario, sim, until
 
 ONE = "[{name: card}]"
 OTHER_UID, GROUP, OTHER_GROUP = 61234, 61235, 61236
 MUTE_CLIENTS = 20
 REQUESTS_EACH = 500
 MOST_KEPT_BYTES = 64 * 1024 * 1024
+
+FLOODERS = 3
+FLOOD_CONNECTIONS = 700
+FEW_DESCRIPTORS = 1024
+"""Fewer than the flood has connections: without a bound libzmq would abort the front."""
+FLOOD = """
+import socket, sys, time
+held = []
+print("begun", flush=True)
+while True:
+    client = socket.socket(socket.AF_UNIX)
+    client.setblocking(False)
+    try:
+        client.connect(sys.argv[1])
+    except OSError:
+        client.close()
+        time.sleep(0.001)
+        continue
+    held.append(client)
+    if len(held) > int(sys.argv[2]):
+        held.pop(0).close()
+"""
+"""Holds as many connections as it gets, and lets the oldest go for new ones."""
 
 AS_SOMEBODY = """
 import os, sys
@@ -93,7 +117,9 @@ def test_nobody_else_may_ask() -> None:
         assert told.returncode == 1
         assert f"uid {OTHER_UID} is neither" in told.stderr
         assert rig.device("card")["cordon"] is None
-        assert rig.status()["daemon"]["counters"]["control_refused"] == 1
+        assert asked_by(rig, OTHER_UID, str(GROUP), "status").returncode == 1
+        assert rig.status()["daemon"]["counters"]["control_refused"] == 2
+        assert [(one["uid"], one["gid"], one["count"]) for one in logged(rig, "refused")] == [(OTHER_UID, GROUP, 1)]
         rig.layout.root.chmod(0o700)
 
     scenario(sim(ONE), play)
@@ -174,6 +200,40 @@ def test_clients_that_ask_and_never_read_cost_the_others_nothing() -> None:
             probes = rig.device("card")["last_probe"]["at"]
             await until(lambda: rig.device("card")["last_probe"]["at"] > probes, "a probe")
             assert front.memory_info().rss - before < MOST_KEPT_BYTES
+        assert [health for _at_s, health in rig.turns(SIM, "card")] == ["Healthy"]
+
+    scenario(sim(ONE), play)
+
+
+@contextmanager
+def flood(rig: Rig) -> Iterator[None]:
+    """Have processes that connect and connect and say nothing."""
+    command = [sys.executable, "-c", FLOOD, str(rig.layout.control), str(FLOOD_CONNECTIONS)]
+    with ExitStack() as stack:
+        for _ in range(FLOODERS):
+            flooder = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            stack.callback(flooder.kill)
+            assert flooder.stdout is not None
+            assert flooder.stdout.readline() == b"begun\n"
+        yield
+
+
+def test_connections_without_end_do_not_take_the_descriptors() -> None:
+    """Callers that hold more connections than the front has descriptors are all sent away; then others are answered."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM)
+        resource.prlimit(rig.pid, resource.RLIMIT_NOFILE, (FEW_DESCRIPTORS, FEW_DESCRIPTORS))
+        before = descriptors(rig.pid)
+        with flood(rig):
+            await until(lambda: bool(logged(rig, "cut")), "a line in the log")
+            # It is 10 s until the next line: by then there were several.
+            await until(lambda: len(logged(rig, "cut")) == 2, "the next line", timeout_s=30)
+            assert alive(rig.pid)
+            assert descriptors(rig.pid) < FEW_DESCRIPTORS / 2
+        await until(lambda: answers(rig), "an answer")
+        assert rig.status()["daemon"]["counters"]["control_cuts"] > 2
+        await until(lambda: descriptors(rig.pid) <= before + 4, "descriptors to be given back")
         assert [health for _at_s, health in rig.turns(SIM, "card")] == ["Healthy"]
 
     scenario(sim(ONE), play)

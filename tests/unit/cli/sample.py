@@ -128,7 +128,9 @@ def daemon(root: Path, replies: Mapping[str, ControlReply]) -> Iterator[list[Con
             ready.set()
             while not over.is_set():
                 for one in server.drain():
-                    if one.request is not None:
+                    if one.request is None:
+                        server.reply(one.route, ControlReply(ok=False, error=one.error))
+                    else:
                         asked.append(one.request)
                         server.reply(one.route, replies[one.request.verb])
                 if not server.pending():

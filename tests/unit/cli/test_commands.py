@@ -16,7 +16,7 @@ from devd import __version__
 from devd.daemon.cli import client
 from devd.daemon.cli.exits import CommandError
 from devd.daemon.cli.status import narrowed
-from devd.ipc.messages import ControlReply
+from devd.ipc.messages import PROTOCOL_VERSION, ControlReply
 from tests.unit.cli.sample import daemon, example
 
 WITHIN_S = 30
@@ -103,6 +103,17 @@ def test_a_daemon_that_does_not_answer_is_code_4_within_2_s(tmp_path: Path) -> N
     assert f"the daemon on {tmp_path} does not answer" in done.stderr
     assert f"within {client.ANSWER_WITHIN_S:g} s" in done.stderr
     assert client.ANSWER_WITHIN_S < 1.5
+
+
+def test_a_daemon_of_another_version_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Command and daemon of two protocol versions: one line with both, and what to do."""
+    monkeypatch.setattr("devd.ipc.codec.PROTOCOL_VERSION", PROTOCOL_VERSION + 1)
+    with daemon(tmp_path / "run", answers()) as asked:
+        done = devd("status", "--runtime-dir", tmp_path / "run")
+    assert (done.returncode, done.stdout, asked) == (1, "", [])
+    assert f"protocol version {PROTOCOL_VERSION + 1}: this side speaks {PROTOCOL_VERSION}" in done.stderr
+    assert "use the devd command of that version" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_orders_name_the_device(tmp_path: Path) -> None:

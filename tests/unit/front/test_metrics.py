@@ -35,6 +35,7 @@ COUNTERS: dict[str, Any] = {
     "peers_refused": {"unknown process": 2},
     "control_answered": 7,
     "control_refused": 1,
+    "control_cuts": 2,
     "stalls": 4,
     "loop_blocks": 8,
     "journal": {"directory": "/var/log/devd", "lost": 5, "waiting": 6, "error": "No space left on device"},

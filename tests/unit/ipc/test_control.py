@@ -145,7 +145,7 @@ def test_daemon_that_takes_no_connection(front: Front) -> None:
 
 def test_somebody_elses_socket(front: Front) -> None:
     """Permission denied is an error that says whose the socket is, not a daemon that does not run."""
-    ControlServer(front.context, front.layout.control, b"")._bound._socket.close(linger=0)
+    ControlServer(front.context, front.layout.control, b"")._bound._close_socket()
     owner = os.geteuid()
     if owner == 0:
         os.seteuid(65534)

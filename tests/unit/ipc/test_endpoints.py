@@ -151,6 +151,14 @@ def test_prepare_refuses_somebody_elses_directory(runtime_dir: Path) -> None:
         RuntimeLayout(root).prepare()
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may give a directory to any group")
+def test_prepare_says_why_a_group_cannot_have_the_directory(runtime_dir: Path) -> None:
+    """Who is no member of the control group hears that, and nothing is opened to anybody."""
+    with pytest.raises(EndpointError, match=r"given to group 0: EPERM .* member of the group \(--control-group\)"):
+        RuntimeLayout(runtime_dir / "run", 0).prepare()
+    assert (runtime_dir / "run").stat().st_mode & 0o777 == 0o700
+
+
 def test_prepare_says_why_a_directory_cannot_be_made(runtime_dir: Path) -> None:
     """A path below a regular file gives the errno's name and the remedy."""
     (runtime_dir / "file").touch()
