@@ -9,7 +9,7 @@ DEMO_SECONDS ?= 60
 JOBS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit check-types soak lab bench proto docs constraints image test-image e2e clean
+.PHONY: help setup demo test lint audit check-types soak lab gpu bench proto docs constraints image test-image e2e clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ soak: $(STAMP)  ## random faults for SOAK_MINUTES (3), then all has to be as it 
 
 lab: $(STAMP)  ## drivers against a real kernel's devices in a QEMU guest (root and Debian the first time)
 	$(BIN)/python -m tests.lab
+
+gpu: $(STAMP)  ## what the driver nvidia finds and asks on this machine's GPUs; without one, on a stand-in
+	$(BIN)/python -m tests.gpu
 
 bench: $(STAMP)  ## measure; prints a table and writes benchmarks/results/
 	$(BIN)/python -m benchmarks

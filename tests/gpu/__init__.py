@@ -1,0 +1,1 @@
+"""The driver ``nvidia`` on a real GPU, where one is at hand. ``make gpu``."""
