@@ -36,7 +36,7 @@ class NodeRenewedError(WorkerError):
 
 
 class DeviceGoneError(WorkerError):
-    """Raised when a worker finds nothing of its device at its start: it went meanwhile, which the scan will tell."""
+    """Raised when a worker found nothing of its device at its start and has said so for a while: start again."""
 
 
 class StaleDriverError(WorkerError):

@@ -13,6 +13,7 @@ from devd.workers.loop import serve
 from devd.workers.misdeeds import Misdeed, commit
 from devd.workers.probes.base import Call, Probe
 from devd.workers.probes.driver import DriverProbe
+from devd.workers.probes.gone import GoneProbe
 from devd.workers.probes.registry import make_probe
 from devd.workers.probes.sim import SimProbe
 from devd.workers.report import Reporter
@@ -25,6 +26,9 @@ from devd.workers.sandbox.runtime import python_runtime
 
 EVENT_PAUSE_S = 0.1
 """Least pause between a probe and the next that events call for: a device in trouble repeats itself."""
+RENEW_S = 20.0
+"""Least life of a worker that never was of use and that only a new one can follow: that one may fare no better, and
+ends that come faster would look like a crash loop and hide the reason. The device's verdict is out all the while."""
 MAX_NOTES = 64
 NOTE_CHARS = 200
 
@@ -43,7 +47,8 @@ class Worker:
         self._report = Reporter(channel, spec, str(spec.probe["kind"]))
         self._told: Findings | None = None
         self._ended_s = 0.0
-        self.due_at_s = time.monotonic()
+        self._born_s = self.due_at_s = time.monotonic()
+        self._was_of_use = False
 
     @property
     def watched(self) -> Mapping[int, Callable[[], None]]:
@@ -54,14 +59,27 @@ class Worker:
     def run(self) -> None:
         """Probe once and publish the verdict. An error that is no OSError or ProbeError ends the worker.
 
-        Raises StaleDriverError once the verdict is out when only a new process can help.
+        Raises StaleDriverError or DeviceGoneError once the verdict is out when only a new process can help.
         """
         self._run_probe()
         self._tell_findings()
+        successor = self._needs_successor()
+        if successor is None:
+            self._was_of_use = True
+            return
+        renew_at_s = self._born_s + RENEW_S
+        if self._was_of_use or time.monotonic() >= renew_at_s:
+            raise successor
+        self.due_at_s = min(self.due_at_s, renew_at_s)
+
+    def _needs_successor(self) -> DeviceGoneError | StaleDriverError | None:
+        """Return why only a new process can help, None as long as this one can."""
+        device = self._spec.device
+        if isinstance(self._probe, GoneProbe):
+            return DeviceGoneError(f"nothing was left of {device} when its worker began: a new one looks again")
         if isinstance(self._probe, DriverProbe) and self._probe.stale:
-            raise StaleDriverError(
-                f"the driver of {self._spec.device} was changed beneath its worker: a new one begins"
-            )
+            return StaleDriverError(f"the driver of {device} was changed beneath its worker: a new one begins")
+        return None
 
     def _event(self) -> None:
         self.due_at_s = min(self.due_at_s, max(time.monotonic(), self._ended_s + EVENT_PAUSE_S))
@@ -144,16 +162,8 @@ class Worker:
 
 
 def run(spec: WorkerSpec, lifeline_fd: int) -> int:
-    """Be a worker until told to stop; return the exit code.
-
-    Raises SpecError for a spec nothing can be made of, DeviceGoneError when nothing is left of the device.
-    """
-    runner = CommandRunner()
-    try:
-        probe = make_probe(spec, runner)
-        reset = make_reset(spec, runner, probe.release if isinstance(probe, DriverProbe) else lambda: None)
-    except OSError as error:
-        raise DeviceGoneError(explain("begin with", str(error.filename or spec.device), error)) from error
+    """Be a worker until told to stop; return the exit code. Raises SpecError for a spec nothing can be made of."""
+    probe, reset = _made(spec)
     needs = probe.needs | (reset.needs if reset is not None else NOTHING) | SandboxNeeds(python_runtime("r"))
     confinement = Confinement(spec.device, widened(needs, spec.sandbox), spec.sandbox)
     confinement.before_connect()
@@ -164,3 +174,15 @@ def run(spec: WorkerSpec, lifeline_fd: int) -> int:
         if lacking := refusal.of(sandbox, spec.sandbox):
             probe, reset = refusal.RefusedProbe(lacking), refusal.RefusedReset(lacking)
         return serve(Worker(spec, channel, probe, reset, confinement), channel, lifeline_fd)
+
+
+def _made(spec: WorkerSpec) -> tuple[Probe, ResetKind | None]:
+    """Return probe and reset; for a device that is gone already a probe that says so. Raises SpecError."""
+    runner = CommandRunner()
+    try:
+        probe = make_probe(spec, runner)
+        reset = make_reset(spec, runner, probe.release if isinstance(probe, DriverProbe) else lambda: None)
+    except OSError as error:
+        reason = explain("begin with", str(error.filename or spec.device), error)
+        return GoneProbe(reason), refusal.RefusedReset(reason)
+    return probe, reset

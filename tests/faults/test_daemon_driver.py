@@ -198,17 +198,19 @@ def test_driver_changed_beneath_its_worker_gets_a_new_worker() -> None:
 
 
 def test_device_that_went_before_its_worker_began_is_told_in_a_line() -> None:
-    """A worker that finds nothing of its device ends with what it looked for and no traceback; others follow."""
+    """A worker that finds nothing of its device says what it looked for, and after a while lets another one look."""
 
     async def play(rig: Rig, lamp: Path) -> None:
         (lamp / "unscrewed").touch()
         rig.order("restart", "one")
-        words = [str(one["stderr"]) for one in await rig.journal_has("one", "crash", 1)]
-        assert "begin with" in words[-1]
-        assert f"{lamp}: ENOENT" in words[-1]
-        assert "Traceback" not in words[-1]
+        await rig.unhealthy(LAMPS)
+        await until(lambda: rig.device("one")["last_probe"] is not None, "its verdict")
+        assert rig.device("one")["reason"].startswith(f"begin with {lamp}: ENOENT")
         (lamp / "unscrewed").unlink()
         await rig.healthy(LAMPS)
+        (words,) = [str(one["stderr"]) for one in await rig.journal_has("one", "crash", 1)]
+        assert "nothing was left of one when its worker began" in words
+        assert "Traceback" not in words
 
     scenario(lamp_config, play)
 

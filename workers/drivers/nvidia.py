@@ -21,6 +21,8 @@ KEYS = ("model", "uuid", "address", "minor", "name", "instance")
 CDI_KIND = "nvidia.com/gpu"
 MEMORY_BYTES = 1024 * 1024 * 1024
 """Private memory a process may have that loads NVML, which maps much and touches little."""
+PROCESSES = 32
+"""Threads a worker may have: its own three, the one that waits for events, and those the library begins by itself."""
 
 
 class NvidiaDriver:
@@ -113,6 +115,7 @@ def allowed(device: Device) -> Allowance:
         ioctl=(f"/dev/nvidia{device.properties['minor']}", "/dev/nvidiactl", *_caps(device)),
         libraries=True,
         memory_bytes=MEMORY_BYTES,
+        processes=PROCESSES,
         why="without the library and the nodes only 'nvml' can be told, and it is bad",
     )
 
@@ -186,5 +189,6 @@ DRIVER = DriverKind(
         ioctl=("/dev/nvidiactl",),
         libraries=True,
         memory_bytes=MEMORY_BYTES,
+        processes=PROCESSES,
     ),
 )

@@ -159,6 +159,8 @@ class NvidiaSignals:
             self._checks[name]()
         except NvmlError as error:
             return error.fault is not Fault.NOT_OFFERED
+        except OSError:
+            return True  # the check says why
         return name != "xid" or self._watch is not None
 
     # ---- signals ------------------------------------------------------------------------------------------------
@@ -166,6 +168,7 @@ class NvidiaSignals:
     def _nvml(self) -> str:
         """Reach the GPU: whatever is wrong is raised."""
         self._session.uuid()
+        self._stale = False
         return ""
 
     def _identity(self) -> str:

@@ -32,7 +32,8 @@ class Allowance:
     ``look`` are directories that are listed, and nothing in them is opened; ``ioctl`` are nodes that are opened and get
     ioctls; ``execute`` are programs that are run (a plain name is looked up in PATH), ``libraries`` whether shared
     libraries are loaded late; ``sockets`` are address families; ``groups`` are further groups of system calls ("watch",
-    "files": to write files that are no attributes); ``why`` says what is lost without it.
+    "files": to write files that are no attributes); ``memory_bytes`` and ``processes`` (threads count) are limits where
+    more than a plain worker's is needed; ``why`` says what is lost without it.
     """
 
     look: tuple[str, ...] = ()
@@ -45,6 +46,7 @@ class Allowance:
     sockets: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     memory_bytes: int = 0
+    processes: int = 0
     why: str = ""
 
 
@@ -65,8 +67,9 @@ def needs_of(allowed: Allowance, device: Device | None = None) -> SandboxNeeds:
         groups=frozenset(groups),
         capabilities=frozenset(one.removeprefix(_PREFIX).lower() for one in allowed.capabilities),
     )
-    if allowed.memory_bytes:
-        needs |= SandboxNeeds(memory_bytes=allowed.memory_bytes)
+    needs |= SandboxNeeds(
+        memory_bytes=max(allowed.memory_bytes, needs.memory_bytes), processes=max(allowed.processes, needs.processes)
+    )
     return needs | _programs(allowed.execute) if allowed.execute else needs
 
 

@@ -40,7 +40,10 @@ class EventWatch:
     """The events of one GPU. ``fd`` is readable when there are some; ``problem`` says why no more will come."""
 
     def __init__(self, session: Session) -> None:
-        """Register and start to wait. Raises NvmlError; NOT_SUPPORTED where the GPU has no events."""
+        """Register and start to wait.
+
+        Raises NvmlError (NOT_SUPPORTED where the GPU has no events), OSError when there is no room for the thread.
+        """
         self._set, kinds = session.register_events(WANTED)
         if not kinds & XID:
             free_events(self._set)
@@ -49,9 +52,18 @@ class EventWatch:
         self.missed = 0
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._stop = threading.Event()
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._wait, name="nvml-events", daemon=True)
-        self._thread.start()
+        try:
+            self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError:
+            free_events(self._set)
+            raise
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # Python's word for a refused clone(2)
+            os.close(self.fd)
+            free_events(self._set)
+            raise OSError(f"no thread to wait for NVML's events with: {error}") from error
 
     def drain(self) -> list[Event]:
         """Return the events since the last call, oldest first."""

@@ -42,6 +42,7 @@ class DriverProbe:
         self._offered: tuple[str, ...] | None = None
         self._ask_every_s = ask_every_s
         self._ask_again_s = 0.0
+        self._ever_offered: frozenset[str] = frozenset()
         self._meanings = {one.name: one.meaning for one in kind.signals}
         self.needs: SandboxNeeds = needs_of(kind.allowed(self._device), self._device)
         self.activity = f"check {self._device.id}"
@@ -53,6 +54,7 @@ class DriverProbe:
         if self._offered is None or time.monotonic() >= self._ask_again_s:
             call.say(f"ask which signals {self._device.id} has")
             self._offered = self._signals.offered
+            self._ever_offered |= set(self._offered)
             self._ask_again_s = time.monotonic() + self._ask_every_s
         bad: dict[str, str] = {}
         for name in self.checked:
@@ -76,8 +78,10 @@ class DriverProbe:
 
     @property
     def notes(self) -> Mapping[str, str]:
-        """Return what is worth telling though it is no fault."""
-        return self._signals.notes
+        """Return what is worth telling though it is no fault: a signal that the device has no more, too."""
+        gone = [name for name in self._meanings if name in self._ever_offered and name not in self.offered]
+        more = {"signals gone": f"offered before, and no more: {', '.join(gone)}"} if gone and self.offered else {}
+        return {**self._signals.notes, **more}
 
     @property
     def baseline(self) -> Mapping[str, object]:

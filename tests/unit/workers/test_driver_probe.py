@@ -62,6 +62,10 @@ def test_signal_that_appears_counts_and_one_that_goes_is_no_fault(spec: WorkerSp
     (tmp_path / "early").unlink()
     assert probe.run(call) == ""
     assert probe.checked == ("late",)
+    assert probe.notes == {"signals gone": "offered before, and no more: early"}
+    (tmp_path / "early").write_text("")
+    probe.run(call)
+    assert probe.notes == {}
 
 
 def test_question_is_not_asked_with_every_probe(spec: WorkerSpec, tmp_path: Path) -> None:

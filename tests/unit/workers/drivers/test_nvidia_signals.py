@@ -1,6 +1,8 @@
 """The nvidia driver's signals: the real binding over a stand-in for the library that answers scripted faults."""
 
+import os
 import select
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -173,6 +175,7 @@ def test_trouble_with_nvml_is_not_the_gpus_fault(make: Make, script: Path, code:
     assert signals.stale is stale
     script.write_text(HEALTHY)
     assert signals.check("nvml") == ""
+    assert not signals.stale
 
 
 def test_the_gpu_is_opened_by_its_address_alone(make: Make, script: Path) -> None:
@@ -269,6 +272,29 @@ def test_an_event_wait_that_fails_is_begun_again(make: Make, script: Path) -> No
     assert signals.check("xid") == ""
     _xid(script, signals, 95)
     assert signals.check("xid") != ""
+
+
+def test_events_that_nobody_can_wait_for_are_told_and_tried_again(
+    make: Make, script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without room for the thread the signal says so instead of ending the worker; nothing is left open."""
+
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    signals = make()
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count is all that is wanted
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        assert "xid" in signals.offered
+        with pytest.raises(OSError, match="no thread to wait for NVML's events with: can't start new thread"):
+            signals.check("xid")
+    assert signals.fd is None
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - as above
+    calls = script.with_name(f"{script.name}.calls").read_text().split()
+    assert calls.count("set") == calls.count("free") > 0
+    assert signals.check("xid") == ""
+    assert signals.fd is not None
 
 
 def test_a_mig_device_hears_what_concerns_it(make: Make, tmp_path: Path, script: Path) -> None:
