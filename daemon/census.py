@@ -20,6 +20,8 @@ MAX_OPEN = 5000
 MAX_MOUNTS = 5000
 """More than any node has; a message must stay below its bound."""
 PATH_CHARS = 200
+MAX_NAMED = 4
+"""Processes named in one reason; of more the number is told."""
 
 _MOUNTINFO_FIELDS = 5
 _ORDINARY = re.compile(r"/dev/(null|zero|full|u?random|tty\d*|console|ptmx|pts/.*|shm/.*|mqueue/.*|log|hugepages/.*)")
@@ -72,19 +74,35 @@ def look(proc: Path = PROC) -> Usage:
     if _target(proc / "self/ns/pid") not in ("", FIRST_PID_NAMESPACE):
         return Usage(unseen="processes outside this container cannot be seen: give devd the host's pid namespace")
     found: list[OpenFile] = []
-    closed = 0
+    closed: list[int] = []
     for pid in sorted(int(name) for name in os.listdir(proc) if name.isdecimal()):  # noqa: PTH208 - names are wanted
         try:
             found.extend(_open_by(proc, pid))
         except (FileNotFoundError, ProcessLookupError):
             continue  # ended meanwhile
         except PermissionError:
-            closed += 1
+            closed.append(pid)
     mounts = tuple(_mounts(proc))
-    unseen = f"{closed} processes may not be looked at: run devd as root, with CAP_SYS_PTRACE" if closed else ""
+    unseen = _closed(proc, closed)
     if len(found) > MAX_OPEN or len(mounts) > MAX_MOUNTS:
         unseen = f"more than {MAX_OPEN} open devices or {MAX_MOUNTS} mounts: not all were looked at"
     return Usage(tuple(found[:MAX_OPEN]), mounts[:MAX_MOUNTS], unseen)
+
+
+def _closed(proc: Path, pids: list[int]) -> str:
+    """Return in words whose descriptors may not be read, "" for nobody's."""
+    if not pids:
+        return ""
+    named = ", ".join(f"{pid} ({_program(proc, pid)})" for pid in pids[:MAX_NAMED])
+    more = f" and {len(pids) - MAX_NAMED} more" if len(pids) > MAX_NAMED else ""
+    return f"what pid {named}{more} has open may not be looked at: run devd as root, with CAP_SYS_PTRACE"
+
+
+def _program(proc: Path, pid: int) -> str:
+    try:
+        return (proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "?"
 
 
 def _open_by(proc: Path, pid: int) -> list[OpenFile]:
@@ -94,9 +112,7 @@ def _open_by(proc: Path, pid: int) -> list[OpenFile]:
     devices = [path for path in paths if _counts(path)]
     if not devices:
         return []
-    program = "?"
-    with suppress(OSError):
-        program = (proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    program = _program(proc, pid)
     return [OpenFile(pid, program, path[:PATH_CHARS]) for path in devices]
 
 

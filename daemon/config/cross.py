@@ -63,13 +63,14 @@ def _driver_words(root: Place, resource: Map, path: KeyPath) -> Iterator[Problem
     """Check what only a driver has: its signals, its resets, what it can select by."""
     driver = resource.get("driver")
     probe, reset = _map(resource.get("probe")), _map(resource.get("reset"))
-    if isinstance(driver, str) and driver in (*hardware.HARDWARE, "node", "sim"):
+    ours = isinstance(driver, str) and driver in (*hardware.HARDWARE, "node", "sim")
+    if isinstance(driver, str) and ours:
         if probe.get("kind", "driver") == "driver":
             names = hardware.SIGNALS.get(driver, ())
             yield from _unknown(root, _map(probe.get("signals")), names, (*path, "probe", "signals"), "signal")
         if reset.get("kind") == "driver":
             yield from _method(root, driver, reset.get("method"), (*path, "reset", "method"))
-    if driver != "nvidia" and _map(probe.get("xids")):
+    if ours and driver != "nvidia" and _map(probe.get("xids")):
         yield problem_at(root, (*path, "probe", "xids"), "XIDs are NVIDIA's: this key goes with driver nvidia only")
     for xid in _map(probe.get("xids")):
         if not str(xid).isdecimal():

@@ -1,5 +1,6 @@
 /* A stand-in for NVIDIA's libnvidia-ml.so.1: one GPU that answers as the file named by NVML_STANDIN says.
  *
+ * Once a GPU was opened by its address, a file of that name with ".ADDRESS" behind it is asked instead, if there is one.
  * The file is read at every call, one "key value..." a line:
  *   fail FUNCTION CODE        the function returns this code
  *   uuid TEXT                 the GPU's UUID
@@ -24,7 +25,16 @@ static int told;
 static char last[512];
 static char gpu, mig[64];
 
-static FILE *script(void) { const char *path = getenv("NVML_STANDIN"); return path ? fopen(path, "r") : NULL; }
+static char opened[32];
+
+static FILE *script(void) {
+    const char *path = getenv("NVML_STANDIN");
+    char own[512];
+    FILE *file;
+    if (!path) return NULL;
+    snprintf(own, sizeof own, "%s.%s", path, opened);
+    return *opened && (file = fopen(own, "r")) ? file : fopen(path, "r");
+}
 
 /* Find the nth line with this key and copy what follows it; return whether there is one. */
 static int find(const char *key, int nth, char *rest, size_t size) {
@@ -79,6 +89,7 @@ ret_t nvmlDeviceGetHandleByPciBusId_v2(const char *address, handle_t *out) {
     snprintf(line, sizeof line, "open %s", address);
     BEGIN("handle");
     note(line);
+    snprintf(opened, sizeof opened, "%s", address);
     *out = &gpu;
     return OK;
 }

@@ -65,7 +65,11 @@ _FAULTS = {
     9: (Fault.SOFTWARE, "load the module nvidia"),
     12: (Fault.SOFTWARE, "libnvidia-ml.so.1 is not where this process can load it: mount the driver's libraries"),
     13: (Fault.NOT_OFFERED, ""),
-    MISMATCH: (Fault.SOFTWARE, "the driver was changed beneath this process: only a new one loads the new library"),
+    MISMATCH: (
+        Fault.SOFTWARE,
+        "the driver was changed: only a new process loads the new library; if this stays, the library is another "
+        "version's than the kernel module: mount, or load, the one that fits",
+    ),
     2: (Fault.NOT_OFFERED, ""),
     NOT_SUPPORTED: (Fault.NOT_OFFERED, ""),
     25: (Fault.NOT_OFFERED, ""),

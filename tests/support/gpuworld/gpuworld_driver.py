@@ -1,7 +1,8 @@
-"""devd's own driver ``nvidia`` in a world of fixtures: its discovery, signals and binding, below the folder GPU_WORLD.
+"""devd's own driver ``nvidia`` in a world of fixtures: its discovery, signals, binding and reset, below GPU_WORLD.
 
 Only where it looks is another: files stand for /proc and /sys, the stand-in for NVML lies in the world's ``lib`` and is
-loaded by its path, inside the sandbox, just before the binding asks for it.
+loaded by its path, inside the sandbox, just before the binding asks for it; a script in ``bin`` stands for nvidia-smi
+and may write to ``resets``.
 """
 
 import ctypes
@@ -12,12 +13,13 @@ from pathlib import Path
 
 from devd.ipc.messages import Device
 from devd.workers.drivers import nvidia
-from devd.workers.drivers.kind import DriverKind, Tools
-from devd.workers.drivers.nvidia import NvidiaDriver
+from devd.workers.drivers.kind import DriverKind, ResetKind, Tools
+from devd.workers.drivers.nvidia import GpuReset, NvidiaDriver
 from devd.workers.drivers.nvidia_signals import NvidiaSignals
 from devd.workers.hw.allowance import Allowance
 
 WORLD = Path(os.environ["GPU_WORLD"])
+SMI = WORLD / "bin/nvidia-smi"
 
 
 def _load() -> None:
@@ -46,9 +48,21 @@ def _watch(device: Device, tools: Tools) -> Signals:
     return Signals(device, root=WORLD, baseline=tools.baseline, xids=xids if isinstance(xids, Mapping) else None)
 
 
+def _reset(device: Device, tools: Tools) -> GpuReset:
+    _load()
+    return GpuReset(device, tools.runner, root=WORLD, release=tools.release, program=str(SMI))
+
+
+def _allowed_reset(device: Device) -> Allowance:
+    real = nvidia.allowed_resets(device)
+    read, write = (*real.read, str(WORLD)), (str(WORLD / "resets"),)
+    return replace(real, read=read, write=write, execute=(str(SMI),))
+
+
 def _allowed(device: Device) -> Allowance:
     real = nvidia.allowed(device)
-    return replace(real, read=(*real.read, str(WORLD)), write=(str(WORLD / "script.calls"),))
+    read, write = (*real.read, str(WORLD)), (str(WORLD / "script.calls"),)
+    return replace(real, read=read, write=write, groups=("files",))
 
 
 DRIVER: DriverKind = replace(
@@ -56,5 +70,6 @@ DRIVER: DriverKind = replace(
     discovery=_discover,
     watch=_watch,
     allowed=_allowed,
+    resets={"gpu": ResetKind(_reset, _allowed_reset, "the stand-in for nvidia-smi")},
     scout=replace(nvidia.DRIVER.scout, read=(*nvidia.DRIVER.scout.read, str(WORLD))),
 )
