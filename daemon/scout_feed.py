@@ -52,7 +52,7 @@ class ScoutFeed:
         self._supervisor = supervisor
         self._tables = tables
         self._claims = Claims()
-        self._uids = Uids()
+        self._uids = Uids(supervisor.place)
         self._listings: dict[str, Listing] = {}
         self._conflicts: dict[str, tuple[str, ...]] = {}
         self._outdated: dict[str, int] = {}

@@ -63,6 +63,8 @@ class Supervisor:
         self._keeper = remember(self._fences)
         self._census = Census(loop)
         self._health_endpoint = ipc_address(layout.health)
+        self.place = str(layout.root.absolute())
+        """Where this devd runs: its runtime directory, which no other one has."""
         self._tell = tell
         self._charges: dict[str, Charge] = {}
         self._crowd = Crowd()
