@@ -179,6 +179,6 @@ def test_restarting_many_times_leaks_nothing(tmp_path: Path) -> None:
         for _ in range(60):
             await once()
         await eventually(lambda: len(descriptors()) <= before + 3, "no descriptor is left, but a few gRPC keeps")
-        assert len(asyncio.all_tasks()) == 1
+        await eventually(lambda: len(asyncio.all_tasks()) == 1, "no task is left")
 
     asyncio.run(scene())

@@ -67,8 +67,8 @@ _FAULTS = {
     13: (Fault.NOT_OFFERED, ""),
     MISMATCH: (
         Fault.SOFTWARE,
-        "the driver was changed: only a new process loads the new library; if this stays, the library is another "
-        "version's than the kernel module: mount, or load, the one that fits",
+        "the driver was changed: only a new process loads the new library; "
+        "if this stays, mount the library of the kernel module's version",
     ),
     2: (Fault.NOT_OFFERED, ""),
     NOT_SUPPORTED: (Fault.NOT_OFFERED, ""),

@@ -22,6 +22,9 @@ from devd.ipc.identity import PeerAuthenticator
 PATIENCE_S = 15.0
 """How long a test waits for what must come; only a failing test waits that long."""
 
+LEADER = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])"
+"""A worker that runs the peer as a program of its own, and ends with it."""
+
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -41,15 +44,18 @@ class Channel(Protocol[T]):
 class Peer:
     """A process that runs ``peer.py``."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, leader: bool = False) -> None:
+        before = ["-c", LEADER] if leader else []
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("peer.py")), *arguments],
+            [sys.executable, *before, str(Path(__file__).with_name("peer.py")), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
+            start_new_session=leader,
         )
         self.pid = self.process.pid
+        """Of the peer, or of the leader of its session."""
 
     def order(self, what: object = None) -> None:
         """Open its gate, or give it its next order."""
@@ -117,9 +123,9 @@ class Front:
         """Leave a channel alone: the test closes it itself."""
         self._channels.remove(channel)
 
-    def peer(self, role: str, path: Path, *arguments: str, admit: str = "") -> Peer:
-        """Start a peer, admit it under an identity, and open its gate."""
-        peer = Peer(role, ipc_address(path), *arguments)
+    def peer(self, role: str, path: Path, *arguments: str, admit: str = "", leader: bool = False) -> Peer:
+        """Start a peer, by a leader where one is wanted, admit it under an identity, and open its gate."""
+        peer = Peer(role, ipc_address(path), *arguments, leader=leader)
         self._closing.append(peer.end)
         assert peer.hear()["ready"]
         if admit:

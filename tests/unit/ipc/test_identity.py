@@ -102,9 +102,7 @@ def test_control_socket_takes_callers_as_often_as_they_come(front: Front) -> Non
 def test_control_socket_is_closed_to_workers(front: Front, role: str) -> None:
     """A worker, or what it started, is refused the control socket, and is one to be ended."""
     front.control()
-    thief = front.peer("refused", front.layout.control, "dealer")
-    leader = thief.pid if role == "the worker" else os.getsid(thief.pid)
-    front.auth.admit(leader, "gpu-1")
+    thief = front.peer("refused", front.layout.control, "dealer", admit="gpu-1", leader=role == "a program it runs")
     assert front.hear(thief)["value"] == 400
     assert set(front.auth.refused) == {"a worker at the control socket"}
     assert front.auth.offenders() == {"gpu-1": "a worker at the control socket"}
