@@ -1,11 +1,17 @@
 """What the supervisor holds of each device or scout, and whom it asks and tells."""
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from devd.daemon.device_state import DeviceState, Memory, Policy
 from devd.ipc.messages import Fault, Findings, Listing, Sandbox, WorkerSpec, Written
+
+CAUSES_TOLD = 8
+"""Different causes that are logged of one Unhealthy time; a device that finds new ones without end is not news."""
+
+_NUMBERS = re.compile(r"\d+")
 
 SpecMaker = Callable[[int, str, str], WorkerSpec]
 """(incarnation, health endpoint, command endpoint) -> the worker's spec."""
@@ -27,6 +33,24 @@ class Charge:
     uid: int = -1
     since_wall_s: float = 0.0
     last_probe_wall_s: float = 0.0
+    _told: set[str] = field(default_factory=set)
+
+    def news(self, before: DeviceState) -> bool:
+        """Return whether a step is worth a line: health that turned, or a cause not told yet while it is away.
+
+        A cause that differs in its numbers alone (an age, a pid, a counter) is the same.
+        """
+        after = self.state
+        if after.healthy:
+            self._told.clear()
+            return not before.healthy
+        cause = _NUMBERS.sub("#", after.cause)
+        fresh = bool(cause) and after.cause != before.cause and cause not in self._told
+        if fresh and len(self._told) < CAUSES_TOLD:
+            self._told.add(cause)
+        else:
+            fresh = False
+        return before.healthy or fresh
 
 
 @dataclass(frozen=True, slots=True)

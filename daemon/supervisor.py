@@ -170,10 +170,12 @@ class Supervisor:
             charge.last_probe_wall_s = time.time()
         if after.healthy != before.healthy:
             charge.since_wall_s = time.time()
+        if charge.news(before):
             word = "Healthy" if after.healthy else "Unhealthy"
             probe_at_s = after.last.probe_at_s if after.last is not None and after.last is not before.last else None
             detail = f"{word}: {after.reason or 'lease granted'}"
-            self._record(after.id, "verdict", detail, health=word, probe_at_s=probe_at_s)
+            alarm = not after.healthy and after.phase is not Phase.LEAVING
+            self._record(after.id, "verdict", detail, alarm=alarm, health=word, probe_at_s=probe_at_s)
         if (memory := remembered(after)) != remembered(before):
             self._keeper.keep(after.id, memory)
         if (after.healthy, after.listed) != (before.healthy, before.listed):
@@ -205,8 +207,10 @@ class Supervisor:
                 case ev.Answer(waiter, ok, text):
                     self._tell.answered(waiter, device, ok, text)
                 case ev.Record(event, detail):
-                    more = {"activity_at_s": before.activity_at_s} if event == "kill" and before.activity else {}
-                    self._record(device, event, detail, **more)
+                    if event == "kill" and before.activity:
+                        self._record(device, event, detail, activity_at_s=before.activity_at_s)
+                    else:
+                        self._record(device, event, detail)
                 case ev.Forget():
                     self._charges.pop(device, None)
                     self._tell.forgotten(device)
@@ -244,8 +248,8 @@ class Supervisor:
         if detail:
             self._loop.call_soon(self.send, device, ev.Observed(self.now(), incarnation, detail))
 
-    def _record(self, device: str, event: str, detail: str, **more: object) -> None:
-        level = logging.WARNING if event in {"kill", "failed", "wedged", "crash"} else logging.INFO
+    def _record(self, device: str, event: str, detail: str, *, alarm: bool = False, **more: object) -> None:
+        level = logging.WARNING if alarm or event in {"kill", "failed", "wedged", "crash"} else logging.INFO
         log.log(level, "%s: %s: %s", device, event, detail, extra={"device": device, "event": event, **more})
         self._tell.journal(device, event, {"detail": detail, **more})
 

@@ -51,21 +51,31 @@ def test_each_worker_has_a_uid_of_its_own() -> None:
 
 
 def test_required_sandbox_that_lacks_a_layer_makes_the_device_unhealthy() -> None:
-    """With `sandbox: required` a missing layer is the device's reason, and its hardware is not touched."""
-    impossible = "    sandbox: required\n"
+    """With `sandbox: required` a missing layer is the device's reason, and its hardware is not touched.
+
+    It is required of discovery as well: what that lacks is the resource's reason, and nothing is listed.
+    """
+    lacks = "the sandbox is required and lacks"
 
     async def play(rig: Rig) -> None:
+        def discovery() -> str:
+            return str(rig.status()["resources"][0]["discovery"]["reason"])
+
+        await until(lambda: rig.status()["devices"] or lacks in discovery(), "discovery's word")
+        assert rig.status()["resources"][0]["sandbox"]["mode"] == "required"
+        if lacks in discovery():
+            assert rig.status()["devices"] == []
+            return
         await until(lambda: rig.device("one")["sandbox"] is not None, "its word")
         missing = rig.device("one")["sandbox"]["missing"]
         if missing:
-            await until(lambda: "the sandbox is required and lacks" in rig.device("one")["reason"], "the reason")
+            await until(lambda: lacks in rig.device("one")["reason"], "the reason")
             assert rig.device("one")["health"] == "Unhealthy"
             assert next(iter(missing)) in rig.device("one")["reason"]
         else:
             await rig.healthy(SIM, 1)
-        assert rig.status()["resources"][0]["sandbox"]["mode"] == "required"
 
-    scenario(sim("[{name: one}]", more=impossible), play)
+    scenario(sim("[{name: one}]", more="    sandbox: required\n"), play)
 
 
 def test_widened_sandbox_is_shown_and_reaches_the_worker(tmp_path: Path) -> None:

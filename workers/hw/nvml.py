@@ -67,8 +67,7 @@ _FAULTS = {
     13: (Fault.NOT_OFFERED, ""),
     MISMATCH: (
         Fault.SOFTWARE,
-        "the driver was changed: only a new process loads the new library; "
-        "if this stays, mount the library of the kernel module's version",
+        "the driver was changed: only a new process loads the new library; if it stays, mount the module's library",
     ),
     2: (Fault.NOT_OFFERED, ""),
     NOT_SUPPORTED: (Fault.NOT_OFFERED, ""),
