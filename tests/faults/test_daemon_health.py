@@ -28,13 +28,13 @@ def test_failing_probe_shows_with_its_reason_and_recovers() -> None:
 
 
 def test_every_cause_is_in_the_log_once() -> None:
-    """A device that never was Healthy has its cause in its journal, a new cause comes with a line, an old one does not."""
-    script = "[{for: 1s, do: fail, reason: port 1}, {for: 1s, do: fail, reason: port 2}, {do: fail, reason: fan}]"
+    """A device that never was Healthy has its cause in its journal; a new cause adds a line, an old one does not."""
+    script = "[{for: 1s, do: fail, reason: a1}, {for: 1s, do: fail, reason: a2}, {do: fail, reason: fan}]"
 
     async def play(rig: Rig) -> None:
         await until(lambda: rig.device("sick")["reason"] == "fan", "the last cause", GRACE_S)
         told = [one["detail"] for one in await rig.journal_has("sick", "verdict", 2)]
-        assert told == ["Unhealthy: port 1", "Unhealthy: fan"]
+        assert told == ["Unhealthy: a1", "Unhealthy: fan"]
 
     scenario(sim(f"[{{name: sick, script: {script}}}]"), play)
 
