@@ -33,7 +33,9 @@ from devd.daemon.metrics.collect import page as metrics_page
 from devd.daemon.metrics.process import OwnProcess
 from devd.daemon.metrics.server import MetricsServer
 from devd.daemon.notify import Notifier
+from devd.daemon.occupancy import Start, StartBook, occupied
 from devd.daemon.options import RunOptions
+from devd.daemon.pod_resources import PodResources
 from devd.daemon.prestart import PreStartDesk
 from devd.daemon.reload import Reloader, overridden
 from devd.daemon.rpc_times import RpcTimes
@@ -144,7 +146,8 @@ class Daemon:
         loop.add_signal_handler(signal.SIGCHLD, self._supervisor.workforce.reap)
         self._feed = HealthFeed(loop, bus, self._supervisor.turns, self._supervisor.reported, self._misbehaved)
         self._supervisor.on_stall(self._feed.drain)
-        self._desk = PreStartDesk(self._ask_pre_start, self._expire_pre_start)
+        self._pods = PodResources(self._config.kubelet.pod_resources_socket)
+        self._desk = PreStartDesk(self._ask_pre_start, self._expire_pre_start, self._look_who_has_what)
         self._cdi = CdiDesk(loop, self._supervisor, self._options.cdi_dir, self._config.resources, self._renamed)
         watch = KubeletWatch(endpoint_directory(self._config.kubelet), log=kubelet_log)
         self._fleet = Fleet(
@@ -241,6 +244,12 @@ class Daemon:
     def _expire_pre_start(self, device: str, waiter: int) -> None:
         self._supervisor.send(device, ev.PreStartExpired(self._supervisor.now(), waiter))
 
+    async def _look_who_has_what(self, start: Start, number: int, book: StartBook) -> None:
+        holdings = await self._pods.ask()
+        book.forget(lambda key: self._fleet.find(*key) is not None)
+        for device, found in occupied(start, number, book, holdings, self._fleet.find).items():
+            self._supervisor.occupy(device, found)
+
     def _authenticate(self) -> None:
         self._auth.handle()
         for device, what in self._auth.offenders().items():
@@ -256,6 +265,7 @@ class Daemon:
             "config": str(self._options.config),
             "kubelet_dir": str(self._config.kubelet.dir),
             "registration": self._config.kubelet.registration,
+            "pod_resources": str(self._pods.path),
             "runtime_dir": str(self._layout.root),
         }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from devd.daemon.device_state import DeviceState, Memory, Policy
+from devd.daemon.occupancy import Occupied
 from devd.ipc.messages import Fault, Findings, Listing, Sandbox, WorkerSpec, Written
 
 CAUSES_TOLD = 8
@@ -31,6 +32,7 @@ class Charge:
     simulated: bool = False
     injected: Fault | None = None
     uid: int = -1
+    occupied: Occupied = field(default_factory=Occupied)
     since_wall_s: float = 0.0
     last_probe_wall_s: float = 0.0
     _told: set[str] = field(default_factory=set)

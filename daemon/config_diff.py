@@ -50,7 +50,7 @@ _OFFER_KEYS = ("access", "replicas", "share", "env", "annotations", "mounts", "c
 
 def changes(old: Config, new: Config) -> Changes:
     """Return what has to be done to run by ``new`` instead of ``old``. Only the order of resources may go unnoticed."""
-    names = ("dir", "registration", "registry_dir")
+    names = ("dir", "registration", "registry_dir", "pod_resources")
     moved = [f"kubelet.{name}" for name in names if _differs(old.kubelet, new.kubelet, name)]
     if old.metrics != new.metrics:
         moved.append("metrics")

@@ -19,6 +19,7 @@ from devd.daemon.rpc_times import RpcTimes
 from devd.daemon.scout_feed import ScoutFeed
 from devd.daemon.supervisor import Supervisor
 from devd.daemon.table import ResourceTable
+from devd.ipc.messages import Device
 
 FIRST_VERDICTS_WITHIN_S = 20.0
 """A resource registers when each device has had a verdict, or after this: one sick device does not hold the others."""
@@ -64,6 +65,11 @@ class Fleet:
         for name in self.tables:
             self.scouts.send_out(name)
             self._serve(name, self._serve_or_fail(name))
+
+    def find(self, resource: str, offered: str) -> Device | None:
+        """Return the device behind an id that a resource offers, or None."""
+        table = self.tables.get(resource)
+        return table.device(offered) if table is not None else None
 
     @property
     def settled(self) -> bool:

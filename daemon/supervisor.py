@@ -23,6 +23,7 @@ from devd.daemon.device_state import DeviceState, Phase, Policy, remembered
 from devd.daemon.fences import Fences
 from devd.daemon.health_feed import most_sequence
 from devd.daemon.memory import baseline_fits
+from devd.daemon.occupancy import Occupied
 from devd.daemon.turns import Turns
 from devd.daemon.workforce import End, Workforce
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
@@ -136,6 +137,12 @@ class Supervisor:
         self.workforce.send(device, Inject(fault))
         self._record(device, "injected", fault.do if fault is not None else "nothing any more")
 
+    def occupy(self, device: str, occupied: Occupied) -> None:
+        """Set what a device's next reset has to respect."""
+        charge = self._charges.get(device)
+        if charge is not None:
+            charge.occupied = occupied
+
     def now(self) -> float:
         """Return CLOCK_MONOTONIC seconds, the one clock of all deadlines."""
         return time.monotonic()
@@ -222,11 +229,18 @@ class Supervisor:
         """
         device, incarnation = charge.state.id, charge.state.incarnation
 
+        occupied = charge.occupied
+
         def send(usage: Usage) -> None:
             if charge.state.incarnation == incarnation:
+                unseen = "; ".join(one for one in (usage.unseen, occupied.unseen) if one)
+                usage = replace(usage, allocated=occupied.allocated, unseen=unseen)
                 self.workforce.send(device, replace(order, usage=usage))
 
-        if charge.asks_usage:
+        if occupied.spared:
+            self._record(device, "reset-spared", f"{occupied.spared}: it is probed and not reset")
+            self.workforce.send(device, replace(order, spared=occupied.spared))
+        elif charge.asks_usage:
             self._census.ask(send)
         else:
             self.workforce.send(device, order)

@@ -11,6 +11,7 @@ from devd.daemon.config import Resource
 from devd.daemon.errors import AllocationRefusedError, PreStartError
 from devd.daemon.grants import grant
 from devd.daemon.natural import natural_key
+from devd.daemon.occupancy import Start
 from devd.daemon.resource import ContainerGrant, Offered
 from devd.ipc.messages import Device
 
@@ -31,8 +32,11 @@ class Health(Protocol):
 class Desk(Protocol):
     """What the table asks of PreStartContainer's desk."""
 
-    async def ready(self, devices: Sequence[str]) -> None:
-        """Reset and probe devices; raises PreStartError."""
+    def allocated(self, resource: str, ids: Sequence[str]) -> None:
+        """Take note that ids were given to a container that will ask for its start."""
+
+    async def ready(self, start: Start) -> None:
+        """Reset and probe a container's devices; raises PreStartError."""
 
 
 class Names(Protocol):
@@ -168,6 +172,8 @@ class ResourceTable:
                 self.notify()
                 reason = self.reason(device) or "its lease has just run out"
                 raise AllocationRefusedError(f"{self.name}: {device} is Unhealthy: {reason}")
+        if self.config.reset is not None:
+            self._desk.allocated(self.name, ids)
         full = grant(self.config, [granted(self.devices[device]) for device in devices])
         return self._names.given(self.config, devices, full)
 
@@ -189,8 +195,17 @@ class ResourceTable:
 
     async def pre_start(self, ids: Sequence[str]) -> None:
         """Reset and probe all devices behind ``ids``. Raises PreStartError."""
-        if self.config.reset is not None:
-            await self._desk.ready(self._physical(ids, PreStartError))
+        reset = self.config.reset
+        if reset is None:
+            return
+        devices = tuple(self._devices[one] for one in self._physical(ids, PreStartError))
+        shared = self.config.replicas > 1
+        await self._desk.ready(Start(self.name, tuple(ids), devices, shared, reset.kind == "driver"))
+
+    def device(self, offered: str) -> Device | None:
+        """Return the device that stands behind an offered id, or None."""
+        device = self._device_of(offered)
+        return self._devices[device] if device is not None else None
 
     def _physical(self, ids: Sequence[str], error: type[AllocationRefusedError | PreStartError]) -> list[str]:
         """Return the devices behind replica ids, each once, in natural order."""

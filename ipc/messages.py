@@ -245,6 +245,17 @@ class Mounted:
 
 
 @dataclass(frozen=True, slots=True)
+class Allocated:
+    """A device that the kubelet gave to a container: what a reset may know it by, and whose it is in words.
+
+    ``names`` are its nodes' paths on the host and, for a PCI function, its address.
+    """
+
+    names: tuple[str, ...]
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Who uses what on this node, for a worker that may not look at other processes itself.
 
@@ -254,15 +265,20 @@ class Usage:
     open_files: tuple[OpenFile, ...] = ()
     mounts: tuple[Mounted, ...] = ()
     unseen: str = ""
+    allocated: tuple[Allocated, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Reset the device, probe it, answer ``ResetDone`` with the same id. ``usage`` is None where it is not asked."""
+    """Reset the device, probe it, answer ``ResetDone`` with the same id. ``usage`` is None where it is not asked.
+
+    ``spared`` says why the reset itself is left out, where it is: somebody else uses the device already.
+    """
 
     reset_id: int
     timeout_s: float
     usage: Usage | None = None
+    spared: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,16 @@ class Kubelet(Section):
         Path("/var/lib/kubelet/plugins_registry"),
         description="The directory of the kubelet's plugin watcher; `--registry-dir` goes before it.",
     )
+    pod_resources: Directory | None = Field(
+        None,
+        description="The socket of the kubelet's PodResources API, asked before a reset for who has what; without it "
+        "`pod-resources/kubelet.sock` beside the device plugin directory.",
+    )
+
+    @property
+    def pod_resources_socket(self) -> Path:
+        """Return where PodResources is asked."""
+        return self.pod_resources or self.dir.parent / "pod-resources/kubelet.sock"
 
 
 class Metrics(Section):

@@ -34,6 +34,7 @@ class Rig:
         self.root = Path(tempfile.mkdtemp(prefix="devd-"))
         self.plugins = self.root / "plugins"
         self.registry = self.root / "registry"
+        self.pod_resources = self.root / "pod-resources/kubelet.sock"
         self.log_dir = self.root / "log"
         self.state_dir = self.root / "state"
         self.cdi_dir = self.root / "cdi"
@@ -46,7 +47,7 @@ class Rig:
         for directory in (self.plugins, self.registry):
             directory.mkdir()
         self.config.write_text(config, encoding="utf-8")
-        self.kubelet = StubKubelet(self.plugins, self.registry, log=log)
+        self.kubelet = StubKubelet(self.plugins, self.registry, self.pod_resources, log=log)
         self.started_s = 0.0
         self.daemon: subprocess.Popen[bytes] | None = None
 

@@ -79,8 +79,12 @@ EXAMPLES: dict[str, object] = {
         9,
         20.0,
         messages.Usage(
-            (messages.OpenFile(71, "fio", "/dev/gpu1"),), (messages.Mounted(259, 1, "/data"),), "pid 1: EPERM"
+            (messages.OpenFile(71, "fio", "/dev/gpu1"),),
+            (messages.Mounted(259, 1, "/data"),),
+            "pid 1: EPERM",
+            (messages.Allocated(("/dev/gpu2", "0000:3b:00.0"), "pod shop/train (main) has gpu-2 allocated"),),
         ),
+        "shared with pod shop/train (main)",
     ),
     "Stop": messages.Stop(),
     "WriteSpecs": messages.WriteSpecs(

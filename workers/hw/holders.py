@@ -78,7 +78,9 @@ def partitions(root: Path, name: str) -> list[str]:
 
 
 def of_nodes(root: Path, paths: Collection[str]) -> Users:
-    """Return the processes that have one of these nodes open or mapped by the path's own name.
+    """Return the processes that have one of these nodes open or mapped by the path's own name, and whose they are.
+
+    A device that was given to another container counts, open or not; PCI addresses among ``paths`` ask for that alone.
 
     Only links in /proc are read: a stat of what they lead to can hang with the device. A process whose descriptors
     may not be read is named as one that could not be looked at. One that opened the node under another name (a
@@ -130,6 +132,7 @@ def _of_told(told: Usage, paths: Collection[str]) -> Users:
         for one in told.open_files
         if one.path in paths and one.pid != own
     ]
+    found.extend(one.holder for one in told.allocated if not set(paths).isdisjoint(one.names))
     return Users((*found, told.unseen) if told.unseen else tuple(found), told.unseen)
 
 

@@ -24,7 +24,8 @@ class Reach:
         directories = [self.root / pci.DEVICES / one for one in self.addresses]
         found = [why for one in self.addresses for why in (*_virtual(self.root, one), *_unseen(self.root, one))]
         paths = [path for one in self.addresses for path in _paths(self.root, one)]
-        found.extend(subtree.users(self.root, [one for one in directories if one.exists()], paths).found)
+        there = [one for one in directories if one.exists()]
+        found.extend(subtree.users(self.root, there, [*self.addresses, *paths]).found)
         if found:
             words = holders.Users(tuple(dict.fromkeys(found))).words()
             raise ResetError(f"refused, {', '.join(self.addresses)} would be reset: {words}")

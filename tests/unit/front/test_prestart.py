@@ -6,7 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from devd.daemon.errors import PreStartError
+from devd.daemon.occupancy import Start, StartBook
 from devd.daemon.prestart import PreStartDesk
+from devd.ipc.messages import Device
 
 Asked = list[tuple[str, int]]
 
@@ -24,8 +26,16 @@ def desk(answer: Callable[[PreStartDesk, str, int], None], budget_s: float = 5.0
         expired.append((device, waiter))
         made.answered(waiter, ok=False, text="too slow")
 
-    made = PreStartDesk(ask, expire, budget_s)
+    async def look(start: Start, _number: int, _book: StartBook) -> None:
+        pytest.fail(f"nobody else can have {start.ids}")
+
+    made = PreStartDesk(ask, expire, look, budget_s)
     return made, asked, expired
+
+
+def start(*ids: str) -> Start:
+    """Return the start of a container with these devices, each its own."""
+    return Start("devd.io/gpu", ids, tuple(map(Device, ids)), shared=False, takes_along=False)
 
 
 def test_all_devices_are_asked_at_once_and_must_all_be_ready() -> None:
@@ -33,7 +43,7 @@ def test_all_devices_are_asked_at_once_and_must_all_be_ready() -> None:
 
     async def run() -> None:
         made, asked, _ = desk(lambda one, _device, waiter: one.answered(waiter, ok=len(asked) == 2, text="alone"))
-        await made.ready(["a", "b"])
+        await made.ready(start("a", "b"))
         assert [device for device, _ in asked] == ["a", "b"]
 
     asyncio.run(run())
@@ -45,7 +55,7 @@ def test_failure_names_each_device_and_its_cause() -> None:
     async def run() -> None:
         made, _, _ = desk(lambda one, device, waiter: one.answered(waiter, ok=device == "a", text="no link"))
         with pytest.raises(PreStartError, match=r"^b: no link; c: no link \(the kubelet tries"):
-            await made.ready(["a", "b", "c"])
+            await made.ready(start("a", "b", "c"))
 
     asyncio.run(run())
 
@@ -56,7 +66,7 @@ def test_device_that_never_answers_is_given_up_in_time() -> None:
     async def run() -> None:
         made, asked, expired = desk(lambda _one, _device, _waiter: None, budget_s=0.05)
         with pytest.raises(PreStartError, match="a: too slow"):
-            await made.ready(["a"])
+            await made.ready(start("a"))
         assert expired == asked
 
     asyncio.run(run())
@@ -67,9 +77,9 @@ def test_late_and_doubled_answers_are_nobodys() -> None:
 
     async def run() -> None:
         made, asked, _ = desk(lambda one, _device, waiter: one.answered(waiter, ok=True, text=""))
-        await made.ready(["a"])
+        await made.ready(start("a"))
         made.answered(asked[0][1], ok=False, text="late")
         made.answered(999, ok=False, text="never asked")
-        await made.ready(["a"])
+        await made.ready(start("a"))
 
     asyncio.run(run())
