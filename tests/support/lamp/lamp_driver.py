@@ -1,7 +1,8 @@
 """A third party's driver: each folder below a directory is a lamp; its files are what a real one's attributes would be.
 
 ``light`` says on or off, ``flickers`` counts, ``old`` says that the driver was changed beneath its worker; a byte in
-the pipe ``events`` calls for a probe at once. Nothing else is special about it: it is found by its entry point.
+the pipe ``events`` calls for a probe at once. ``address`` is its address, ``circuit`` those of the lamps that go out
+with it. Nothing else is special about it: it is found by its entry point.
 """
 
 import errno
@@ -44,10 +45,13 @@ class Lamps:
     def discover(self) -> Found:
         """List the folders. Raises OSError."""
         names = sorted(one.name for one in self._room.iterdir() if one.is_dir())
-        lamps = tuple(
-            Device(name, properties={"bulb": "E27"}, params={"folder": str(self._room / name)}) for name in names
-        )
-        return Found(lamps)
+        return Found(tuple(self._lamp(name) for name in names))
+
+    def _lamp(self, name: str) -> Device:
+        properties = {"bulb": "E27"}
+        with suppress(FileNotFoundError):
+            properties["address"] = (self._room / name / "address").read_text().strip()
+        return Device(name, properties=properties, params={"folder": str(self._room / name)})
 
 
 class LampSignals:
@@ -121,6 +125,22 @@ class Rewire:
         (self._folder / "light").write_text("on\n")
 
 
+class CutCircuit:
+    """Takes the current from a whole circuit, unless a lamp of it was given to somebody."""
+
+    def __init__(self, device: Device) -> None:
+        self._folder = _folder(device)
+        self.activity = f"cut the circuit of {device.id}"
+
+    def run(self, call: Call) -> None:
+        """Put the light on. Raises ResetError, OSError."""
+        call.say("look who has the lamps")
+        circuit = (self._folder / "circuit").read_text().split()
+        if users := holders.of_nodes(Path("/"), circuit).known:
+            raise ResetError(f"refused, {', '.join(circuit)} would go out: {', '.join(users)}")
+        (self._folder / "light").write_text("on\n")
+
+
 def _folder(device: Device) -> Path:
     return Path(Params("params", device.params).text("folder"))
 
@@ -141,6 +161,7 @@ DRIVER = DriverKind(
     allowed=_allowed,
     resets={
         "rewire": ResetKind(lambda device, _tools: Rewire(device, careful=True), _allowed_reset, "puts the light on"),
+        "cut": ResetKind(lambda device, _tools: CutCircuit(device), _allowed_reset, "cuts the circuit"),
         "blind": ResetKind(lambda device, _tools: Rewire(device, careful=False), _allowed_reset, "does so in any case"),
     },
     uevents=("mem",),
