@@ -81,8 +81,9 @@ their workers, all at once, and then probed; the container starts only if every 
 same device joins the reset that runs. Reset and the probe after it have to end within 24 s together: the kubelet
 gives up after 30 s and would not tell why.
 
-A device with `replicas` is reset for the first of its containers only: while another container has a share, it is probed
-and not reset. Nor does a driver's reset take along a device that another container has: it refuses, and names the pod.
+A device with `replicas` is reset for the first of its containers only: while another container has a share, it is
+probed and not reset. Nor does a driver's reset take along a device that another container has: it refuses, and names
+the pod.
 The kubelet's PodResources tells who has what (decision [0008](decisions/0008-who-is-in-the-way-of-a-reset.md)).
 """
 

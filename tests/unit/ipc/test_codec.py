@@ -53,7 +53,7 @@ def test_free_values_are_those_json_knows(value: float) -> None:
 
 def test_whole_numbers_stand_for_durations() -> None:
     """A float field takes a whole number and makes a float of it."""
-    got = codec.decode(frame_of("Reset", {"reset_id": 1, "timeout_s": 20, "usage": None}), Reset)
+    got = codec.decode(frame_of("Reset", {"reset_id": 1, "timeout_s": 20, "usage": None, "spared": ""}), Reset)
     assert got == Reset(1, 20.0)
     assert type(got.timeout_s) is float
 
