@@ -24,9 +24,11 @@ MARK = "LAB "
 PATIENCE_S = 60.0
 """The guest is emulated: Python is some fifteen times slower in it."""
 START_S = 240.0
-NVME, EDU, NIC, SERIAL, RDMA, VFIO = (
-    f"lab.devd.io/{name}" for name in ("nvme", "edu", "nic", "serial", "rdma", "vfio")
+NVME, EDU, NIC, SERIAL, RDMA, VFIO, HUNG = (
+    f"lab.devd.io/{name}" for name in ("nvme", "edu", "nic", "serial", "rdma", "vfio", "hung")
 )
+HUNG_NAME = "labhung"
+HUNG_ABORT = Path(f"/sys/class/cuse/{HUNG_NAME}/abort")
 NONFATAL = 0x4000
 """Completion time-out, in PCIe's uncorrectable error status."""
 PCI = Path("/sys/bus/pci")
@@ -60,6 +62,11 @@ resources:
   - name: lab.devd.io/rdma
     driver: infiniband
     probe: {kind: driver, period: 2s, timeout: 15s}
+    discovery: {period: 2s, timeout: 20s, linger: 20s}
+  - name: lab.devd.io/hung
+    driver: node
+    match: {path: /dev/labhung}
+    probe: {kind: read, period: 2s, timeout: 6s}
     discovery: {period: 2s, timeout: 20s, linger: 20s}
   - name: lab.devd.io/vfio
     driver: vfio
@@ -313,6 +320,50 @@ async def roce(rig: Rig) -> str:
     return seen
 
 
+async def hung_call(rig: Rig) -> str:
+    """Have a driver stop answering: not even SIGKILL ends who waits for it; the device is fenced until it lets go."""
+    run("modprobe", "cuse")
+    trigger = rig.root / "hang"
+    server = serve_cuse(trigger)
+    try:
+        await well(rig, HUNG)
+        name = only(rig, HUNG)
+        trigger.touch()
+        seen = await sick(rig, HUNG, "has not returned for")
+        await until(lambda: bool(rig.device(name)["wedged"]), "the fence")
+        wedged = rig.device(name)
+        if "uninterruptible sleep (D)" not in wedged["reason"]:
+            raise AssertionError(wedged["reason"])
+        trigger.unlink()
+        abort()
+        freed_s = await until(lambda: ended(wedged["pid"]), "the end of the wedged worker")
+    finally:
+        server.kill()
+        server.wait()
+    server = serve_cuse(trigger)
+    try:
+        back_s = await well(rig, HUNG)
+    finally:
+        server.kill()
+        server.wait()
+    return f"{seen}; fenced in D state, freed {freed_s:.2f} s after the abort, Healthy {back_s:.2f} s after its driver"
+
+
+def abort() -> None:
+    """Have the kernel give up the hung driver's calls."""
+    HUNG_ABORT.write_text("1")
+
+
+def ended(pid: int) -> bool:
+    """Return whether a process is gone."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+def serve_cuse(trigger: Path) -> "subprocess.Popen[bytes]":
+    """Start the driver of the device that can hang."""
+    return subprocess.Popen([sys.executable, "-m", "tests.support.hungcuse", HUNG_NAME, str(trigger)])
+
+
 def run(*words: str) -> None:
     """Run a command. Raises RuntimeError with what it said."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
@@ -330,6 +381,7 @@ SCENARIOS: tuple[tuple[str, str, Scenario], ...] = (
     ("pci", "AER error", aer),
     ("usb", "serial adapter replugged", usb_serial),
     ("infiniband", "link down and up", roce),
+    ("node", "driver call that hangs", hung_call),
     ("nvme", "disk pulled and put back", nvme_pulled),
     ("vfio", "group in use", vfio),
 )
