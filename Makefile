@@ -71,7 +71,7 @@ image:  ## build the image (root, Debian) into build/, unattended
 	deploy/image/build.sh
 
 test-image: $(STAMP)  ## start the image that "make image" built on a read-only root, against the stub kubelet
-	DEVD_IMAGE_ARCHIVE=$$(ls -t build/devd-*.tar | head -n 1) $(BIN)/pytest tests/deploy/test_image.py
+	DEVD_IMAGE_ARCHIVE=$$(ls -t build/devd-*.tar | head -n 1) $(BIN)/pytest tests/deploy/test_image.py tests/deploy/test_cdi_runtime.py
 
 e2e: $(STAMP)  ## test against a cluster: needs KUBECONFIG, and DEVD_IMAGE, an image its nodes can have
 	@deploy/tools/get.sh || command -v "$${KUBECTL:-kubectl}"  # of their own, where PyPI is not reached
