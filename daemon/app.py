@@ -35,9 +35,10 @@ from devd.daemon.metrics.server import MetricsServer
 from devd.daemon.notify import Notifier
 from devd.daemon.occupancy import Start, StartBook, occupied
 from devd.daemon.options import RunOptions
-from devd.daemon.pod_resources import PodResources
+from devd.daemon.pod_resources import Holdings, PodResources
 from devd.daemon.prestart import PreStartDesk
 from devd.daemon.reload import Reloader, overridden
+from devd.daemon.reset_orders import ResetOrders
 from devd.daemon.rpc_times import RpcTimes
 from devd.daemon.runtime_lock import RuntimeLock
 from devd.daemon.scout_feed import SCOUT_PREFIX
@@ -160,7 +161,13 @@ class Daemon:
         self._reload = Reloader(self._options, loop, self._fleet, self._notifier)
         loop.add_signal_handler(signal.SIGHUP, self._reload.ask)
         self._control = ControlDesk(
-            loop, control, self._supervisor, self._build_status, self._reload.ask, group=self._layout.group is not None
+            loop,
+            control,
+            self._supervisor,
+            self._build_status,
+            self._reload.ask,
+            ResetOrders(self._fleet.tables),
+            group=self._layout.group is not None,
         )
         self._metrics = await self._start_metrics()
         log.info("devd %s runs %d resources", os.getpid(), len(self._fleet.tables), extra={"event": "start"})
@@ -244,11 +251,13 @@ class Daemon:
     def _expire_pre_start(self, device: str, waiter: int) -> None:
         self._supervisor.send(device, ev.PreStartExpired(self._supervisor.now(), waiter))
 
-    async def _look_who_has_what(self, start: Start, number: int, book: StartBook) -> None:
-        holdings = await self._pods.ask()
+    async def _look_who_has_what(self, start: Start, number: int, book: StartBook) -> list[str]:
+        holdings = await self._pods.ask() if start.asks else Holdings()
         book.forget(lambda key: self._fleet.find(*key) is not None)
-        for device, found in occupied(start, number, book, holdings, self._fleet.find).items():
-            self._supervisor.occupy(device, found)
+        found = occupied(start, number, book, holdings, self._fleet.find)
+        for device, one in found.items():
+            self._supervisor.occupy(device, one)
+        return [f"{device}: {one.refused}" for device, one in found.items() if one.refused]
 
     def _authenticate(self) -> None:
         self._auth.handle()

@@ -14,6 +14,7 @@ from devd.daemon import events as ev
 from devd.daemon.claimed_text import REASON_CHARS, plain
 from devd.daemon.door_keeper import DoorKeeper
 from devd.daemon.injection import inject
+from devd.daemon.reset_orders import ResetOrders
 from devd.daemon.seldom import Seldom
 from devd.daemon.supervisor import Supervisor
 from devd.ipc.control import Asked, ControlServer
@@ -43,10 +44,12 @@ class ControlDesk:
         supervisor: Supervisor,
         status: Status,
         reload: Callable[[], None],
+        resets: ResetOrders,
         *,
         group: bool = False,
     ) -> None:
         self._reload = reload
+        self._resets = resets
         self._loop = loop
         self._server = server
         self._supervisor = supervisor
@@ -70,6 +73,7 @@ class ControlDesk:
 
     def close(self) -> None:
         """Stop answering and remove the socket."""
+        self._resets.close()
         if self._rest is not None:
             self._rest.cancel()
         self._keeper.close()
@@ -81,7 +85,9 @@ class ControlDesk:
         began_s = time.monotonic()
         self._rest = None
         for asked in self._server.drain(1):
-            self._server.reply(asked.route, self._safely(asked))
+            reply = self._safely(asked)
+            if reply is not None:
+                self._server.reply(asked.route, reply)
         if self._server.pending():
             # While it rests the descriptor stays readable: nobody may be woken by it.
             self._loop.remove_reader(self._server.fd)
@@ -90,8 +96,8 @@ class ControlDesk:
         else:
             self._loop.add_reader(self._server.fd, self._next)
 
-    def _safely(self, asked: Asked) -> ControlReply:
-        """Answer in any case: an operator who gets no answer takes the daemon for dead."""
+    def _safely(self, asked: Asked) -> ControlReply | None:
+        """Answer in any case: an operator who gets no answer takes the daemon for dead. None: it comes later."""
         request, caller = asked.request, asked.caller
         if caller is None or not self._may_ask(caller):
             self._refuse(caller)
@@ -101,7 +107,7 @@ class ControlDesk:
         if request is None:
             return ControlReply(ok=False, error=asked.error)
         try:
-            return self._answer(request, caller)
+            return self._answer(request, caller, asked.route)
         except Exception as error:  # a bug of ours, whatever it is: told to both sides
             log.exception("the answer to %r failed", request.verb)
             return ControlReply(ok=False, error=f"a bug of devd: {type(error).__name__}: {error}; its log tells more")
@@ -122,22 +128,31 @@ class ControlDesk:
     def _may_ask(self, caller: Caller) -> bool:
         return self._group or caller.uid in (ROOT, os.geteuid())
 
-    def _answer(self, request: ControlRequest, caller: Caller) -> ControlReply:
+    def _answer(self, request: ControlRequest, caller: Caller, route: bytes) -> ControlReply | None:
         match request.verb:
             case "status":
                 return ControlReply(ok=True, error="", data=self._status())
             case "health":
-                return ControlReply(ok=True, error="")
+                pass
             case "reload":
                 _log_order(caller, "reload")
                 self._reload()
-                return ControlReply(ok=True, error="")
             case "probe" | "restart" | "cordon" | "uncordon":
                 return self._order(request, caller)
+            case "reset":
+                self._reset(request, caller, route)
+                return None
             case "inject":
                 return self._inject(request, caller)
-        known = "status, health, probe, restart, cordon, uncordon, inject and reload"
-        return ControlReply(ok=False, error=f"unknown verb {request.verb!r:.40}: this daemon knows {known}")
+            case _:
+                known = "status, health, probe, restart, reset, cordon, uncordon, inject and reload"
+                return ControlReply(ok=False, error=f"unknown verb {request.verb!r:.40}: this daemon knows {known}")
+        return ControlReply(ok=True, error="")
+
+    def _reset(self, request: ControlRequest, caller: Caller, route: bytes) -> None:
+        device, force = plain(str(request.args.get("device")), REASON_CHARS), request.args.get("force") is True
+        _log_order(caller, "reset", device, "forced" if force else "")
+        self._resets.begin(device, lambda reply: self._server.reply(route, reply), force=force)
 
     def _order(self, request: ControlRequest, caller: Caller) -> ControlReply:
         device = request.args.get("device")

@@ -184,7 +184,7 @@ def _begin_reset(state: DeviceState, at_s: float, policy: Policy) -> Step:
         # Its own reset is not the device's fault: a live lease is held open, once, up to the reset's deadline.
         lease_s = max(lease_s, deadline_s)
     state = replace(moves.enter(state, Phase.RESETTING, at_s, deadline_s), reset_id=reset_id, lease_until_s=lease_s)
-    record = ev.Record("reset", f"reset {reset_id} for a container's start")
+    record = ev.Record("reset", f"reset {reset_id} begins")
     return state, (record, ev.SendReset(state.incarnation, reset_id))
 
 

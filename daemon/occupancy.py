@@ -23,6 +23,7 @@ class Start:
     """A container that is about to start with these ids of a resource, and the devices behind them.
 
     ``shared``: others may have a share of the same devices. ``takes_along``: the reset knows what else goes with it.
+    ``ordered``: an operator wants it for no container, ``ids`` is empty. ``forced``: whoever has the device.
     """
 
     resource: str
@@ -30,20 +31,24 @@ class Start:
     devices: tuple[Device, ...]
     shared: bool
     takes_along: bool
+    ordered: bool = False
+    forced: bool = False
 
     @property
     def asks(self) -> bool:
         """Return whether it matters to its resets who has what."""
-        return self.shared or self.takes_along
+        return (self.shared or self.takes_along or self.ordered) and not self.forced
 
 
 @dataclass(frozen=True, slots=True)
 class Occupied:
     """What a device's next reset has to respect.
 
-    ``spared`` says why it is left out, where it is. ``unseen`` says what is not known of other devices' containers.
+    ``refused`` says why an operator's is not done, ``spared`` why a container's is left out. ``unseen`` says what is
+    not known of other devices' containers.
     """
 
+    refused: str = ""
     spared: str = ""
     allocated: tuple[Allocated, ...] = ()
     unseen: str = ""
@@ -103,9 +108,14 @@ def occupied(start: Start, number: int, book: StartBook, holdings: Holdings, fin
 
 def _occupied(start: Start, device: Device, found: Sequence[tuple[Held, Device]], holdings: Holdings) -> Occupied:
     sharers = [held.holder for held, of in found if of.id == device.id]
-    spared = ""
-    if start.shared and sharers:
-        spared = f"shared with {', '.join(dict.fromkeys(sharers))}"
+    who = ", ".join(dict.fromkeys(sharers))
+    refused = spared = ""
+    if start.ordered and who:
+        refused = f"{who} has it: wait until that has ended, or order it with --force"
+    elif start.ordered and holdings.problem and not start.forced:
+        refused = f"it is not known who has it: {holdings.problem}; --force resets it all the same"
+    elif start.shared and who:
+        spared = f"shared with {who}"
     elif start.shared and holdings.problem:
         spared = f"it is not known who has its other shares: {holdings.problem}"
     own = frozenset(one.id for one in start.devices)
@@ -118,7 +128,7 @@ def _occupied(start: Start, device: Device, found: Sequence[tuple[Held, Device]]
     unseen = "" if holdings.absent else holdings.problem
     if len(allocated) > MAX_ALLOCATED:
         unseen = f"more than {MAX_ALLOCATED} devices are allocated: not all were looked at"
-    return Occupied(spared, tuple(allocated[:MAX_ALLOCATED]), unseen)
+    return Occupied(refused, spared, tuple(allocated[:MAX_ALLOCATED]), unseen)
 
 
 def _names(device: Device) -> frozenset[str]:

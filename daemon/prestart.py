@@ -14,8 +14,11 @@ ANSWER_WITHIN_S = 24.0
 """The kubelet cancels PreStartContainer after 30 s; an answer of ours says more than its timeout."""
 
 Ask = Callable[[str, int], None]
-Look = Callable[[Start, int, StartBook], Awaitable[None]]
-"""Finds out what the resets of a container that starts have to respect, given its number in the book of all starts."""
+Look = Callable[[Start, int, StartBook], Awaitable[list[str]]]
+"""Finds out what the resets of a container that starts have to respect, given its number in the book of all starts.
+
+Returns why some of them are not to be done at all.
+"""
 
 
 class PreStartDesk:
@@ -41,14 +44,15 @@ class PreStartDesk:
         """
         until_s = asyncio.get_running_loop().time() + self._budget_s
         number = self._book.begins(start)
-        if start.asks:
-            await self._look(start, number, self._book)
-        devices = [one.id for one in start.devices]
-        results = await asyncio.gather(*(self._one(device, until_s) for device in devices))
-        failed = [f"{device}: {text}" for device, text in zip(devices, results, strict=True) if text]
+        failed = await self._look(start, number, self._book)
+        if not failed:
+            devices = [one.id for one in start.devices]
+            results = await asyncio.gather(*(self._one(device, until_s) for device in devices))
+            failed = [f"{device}: {text}" for device, text in zip(devices, results, strict=True) if text]
         if failed:
             self._book.failed(start, number)
-            raise PreStartError(f"{'; '.join(failed)} (the kubelet tries this container again after its back-off)")
+            next_step = "" if start.ordered else " (the kubelet tries this container again after its back-off)"
+            raise PreStartError(f"{'; '.join(failed)}{next_step}")
 
     def answered(self, waiter: int, *, ok: bool, text: str) -> None:
         """Resolve one waiter; an answer to a call that was cancelled is nobody's."""

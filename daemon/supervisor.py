@@ -138,9 +138,9 @@ class Supervisor:
         self._record(device, "injected", fault.do if fault is not None else "nothing any more")
 
     def occupy(self, device: str, occupied: Occupied) -> None:
-        """Set what a device's next reset has to respect."""
+        """Set what a device's next reset has to respect; one that is waited for keeps what it was begun with."""
         charge = self._charges.get(device)
-        if charge is not None:
+        if charge is not None and not charge.state.waiters:
             charge.occupied = occupied
 
     def now(self) -> float:

@@ -202,6 +202,17 @@ class ResourceTable:
         shared = self.config.replicas > 1
         await self._desk.ready(Start(self.name, tuple(ids), devices, shared, reset.kind == "driver"))
 
+    async def reset(self, device: str, *, force: bool) -> None:
+        """Reset and probe a device at an operator's order; ``force``: whoever has it. Raises PreStartError."""
+        reset = self.config.reset
+        if reset is None or device not in self._devices:
+            raise PreStartError(f"{device}: nothing to reset")
+        takes_along = reset.kind == "driver"
+        shared = self.config.replicas > 1
+        await self._desk.ready(
+            Start(self.name, (), (self._devices[device],), shared, takes_along, ordered=True, forced=force)
+        )
+
     def device(self, offered: str) -> Device | None:
         """Return the device that stands behind an offered id, or None."""
         device = self._device_of(offered)

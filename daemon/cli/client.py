@@ -15,10 +15,12 @@ ANSWER_WITHIN_S = 1.4
 """A daemon answers from memory, in milliseconds. With the interpreter's own start this stays under 2 s."""
 
 
-def ask(runtime_dir: Path, verb: str, args: Mapping[str, object] | None = None) -> Mapping[str, object]:
+def ask(
+    runtime_dir: Path, verb: str, args: Mapping[str, object] | None = None, within_s: float = ANSWER_WITHIN_S
+) -> Mapping[str, object]:
     """Return the daemon's answer. Raises CommandError when it refuses, does not run, or does not answer."""
     try:
-        reply = control_call(RuntimeLayout(runtime_dir).control, ControlRequest(verb, args or {}), ANSWER_WITHIN_S)
+        reply = control_call(RuntimeLayout(runtime_dir).control, ControlRequest(verb, args or {}), within_s)
     except PeerUnavailableError as error:
         raise CommandError(
             f"no daemon runs on {runtime_dir}: start it with 'devd run', or name its directory with --runtime-dir or "

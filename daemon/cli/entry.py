@@ -25,6 +25,8 @@ MAX_INTERVAL_S = 3600.0
 DEFAULT_DEMO_S = 60.0
 MAX_DEMO_S = 86400.0
 MAX_GID = 2**32 - 2
+RESET_WITHIN_S = 28.0
+"""devd itself answers a reset inside 25 s."""
 MAX_FAULT_S = 30 * 86400.0
 
 EPILOG = (
@@ -93,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     for verb, text in (
         ("probe", "have a device probed at once"),
         ("restart", "replace a device's worker, and try again where it was given up"),
+        ("reset", "reset a device that no container has, and tell how it went"),
         ("cordon", "withhold a device from new containers; outlives restarts"),
         ("uncordon", "give a cordoned device back"),
     ):
@@ -101,6 +104,8 @@ def build_parser() -> argparse.ArgumentParser:
         one.add_argument("device", metavar="DEVICE", help="id as 'devd status' shows it")
         if verb == "cordon":
             one.add_argument("--reason", default="", metavar="TEXT", help="shown wherever the device's health is")
+        if verb == "reset":
+            one.add_argument("--force", action="store_true", help="whoever has it; a driver's own checks still hold")
         _runtime_argument(one)
     _inject_arguments(add("inject", _inject, "have simulated devices misbehave, to rehearse a fault"))
     _runtime_argument(add("reload", _reload, "have the configuration read again, as SIGHUP does"))
@@ -265,6 +270,10 @@ def _order(arguments: argparse.Namespace) -> int:
     order = {"device": arguments.device}
     if arguments.verb == "cordon":
         order["reason"] = arguments.reason
+    if arguments.verb == "reset":
+        ask(arguments.runtime_dir, "reset", {**order, "force": arguments.force}, RESET_WITHIN_S)
+        put(f"{arguments.device}: reset, and well")
+        return exits.OK
     ask(arguments.runtime_dir, arguments.verb, order)
     put(f"{arguments.device}: {arguments.verb} ordered; 'devd status {arguments.device}' shows what comes of it")
     return exits.OK

@@ -11,10 +11,17 @@ from devd.daemon.demo.kubelet_rules import ContainerStartError
 from devd.daemon.demo.rig import Rig
 from tests.faults.test_daemon_driver import LAMPS, lamp_config, put_lamp
 from tests.faults.test_daemon_driver import scenario as lamps
+from tests.faults.test_daemon_inject import devd as command
 from tests.faults.worlds import SIM, scenario, sim
 
 SHARED = "    replicas: 4\n    reset: {kind: sim, takes: 200ms, timeout: 5s}\n"
 CUT = "    reset: {kind: driver, method: cut, timeout: 5s}\n"
+
+
+async def devd(rig: Rig, *words: str) -> tuple[int, str]:
+    """Run a command beside the stub kubelet; return its exit code and what it said."""
+    done = await asyncio.to_thread(command, rig, *words)
+    return done.returncode, done.stdout + done.stderr
 
 
 def start(rig: Rig, pod: str) -> "asyncio.Future[str]":
@@ -125,3 +132,69 @@ def test_reset_that_takes_another_pods_device_along_is_refused() -> None:
         assert await rig.kubelet.pre_start(LAMPS, held.ids) is not None
 
     lamps(lambda room: lamp_config(room, CUT), play)
+
+
+def test_operator_resets_what_nobody_has() -> None:
+    """`devd reset` waits for the reset and tells how it went; a pod that has the device is in the way, by name."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 2)
+        code, output = await devd(rig, "reset", "one")
+        assert (code, output) == (0, "one: reset, and well\n")
+        await rig.journal_has("one", "reset-done", 1)
+        held = await rig.kubelet.allocate(SIM, ids=["one"], pod="mine")
+        await rig.kubelet.pre_start(SIM, held.ids)
+        code, output = await devd(rig, "reset", "one")
+        assert code == 1
+        assert "one: pod default/mine (main) has it: wait until that has ended, or order it with --force" in output
+        assert (await devd(rig, "reset", "one", "--force"))[0] == 0
+        await rig.journal_has("one", "reset-done", 3)
+        rig.kubelet.free("mine")
+        rig.pod_resources.unlink()
+        code, output = await devd(rig, "reset", "one")
+        assert code == 1
+        assert "it is not known who has it" in output
+        code, output = await devd(rig, "reset", "none", "--force")
+        assert code == 1
+        assert "no device 'none'" in output
+
+    scenario(sim("[{name: one}, {name: two}]", more="    reset: {kind: sim}\n"), play)
+
+
+def test_operator_is_told_why_a_reset_failed() -> None:
+    """What the reset itself says is the answer, and no kubelet is spoken of."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 1)
+        code, output = await devd(rig, "reset", "one")
+        assert code == 1
+        assert output.startswith("devd: one: ")
+        assert "reset" in output
+        assert "kubelet" not in output
+
+    scenario(sim("[{name: one}]", more="    reset: {kind: sim, result: fail}\n"), play)
+
+
+def test_operator_resets_a_device_that_is_cordoned() -> None:
+    """Maintenance is cordon, reset, uncordon: a cordon does not hold a reset up, and outlives it."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 1)
+        rig.order("cordon", "one")
+        await rig.unhealthy(SIM)
+        assert await devd(rig, "reset", "one") == (0, "one: reset, and well\n")
+        assert rig.device("one")["reason"].startswith("cordoned")
+
+    scenario(sim("[{name: one}]", more="    reset: {kind: sim}\n"), play)
+
+
+def test_reset_that_was_not_configured_is_refused() -> None:
+    """A resource without a reset says so, whoever asks."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 1)
+        code, output = await devd(rig, "reset", "one")
+        assert code == 1
+        assert f"one: {SIM} has no reset in its configuration" in output
+
+    scenario(sim("[{name: one}]"), play)

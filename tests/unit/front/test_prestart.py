@@ -26,8 +26,8 @@ def desk(answer: Callable[[PreStartDesk, str, int], None], budget_s: float = 5.0
         expired.append((device, waiter))
         made.answered(waiter, ok=False, text="too slow")
 
-    async def look(start: Start, _number: int, _book: StartBook) -> None:
-        pytest.fail(f"nobody else can have {start.ids}")
+    async def look(_start: Start, _number: int, _book: StartBook) -> list[str]:
+        return []
 
     made = PreStartDesk(ask, expire, look, budget_s)
     return made, asked, expired
@@ -81,5 +81,23 @@ def test_late_and_doubled_answers_are_nobodys() -> None:
         made.answered(asked[0][1], ok=False, text="late")
         made.answered(999, ok=False, text="never asked")
         await made.ready(start("a"))
+
+    asyncio.run(run())
+
+
+def test_refused_reset_is_not_begun() -> None:
+    """What stands in the way is told in its own words, no device is asked, and no kubelet is spoken of."""
+
+    async def look(start: Start, _number: int, _book: StartBook) -> list[str]:
+        return [f"{one.id}: pod default/a (main) has it" for one in start.devices]
+
+    def ask(device: str, waiter: int) -> None:
+        pytest.fail(f"{device} was asked to be reset for waiter {waiter}")
+
+    async def run() -> None:
+        made = PreStartDesk(ask, ask, look)
+        ordered = Start("devd.io/gpu", (), (Device("a"),), shared=False, takes_along=False, ordered=True)
+        with pytest.raises(PreStartError, match=r"^a: pod default/a \(main\) has it$"):
+            await made.ready(ordered)
 
     asyncio.run(run())
