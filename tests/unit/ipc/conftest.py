@@ -1,7 +1,9 @@
 """A front of the tests' own: context, authenticator and runtime directory, and the peers that talk to it."""
 
 import json
+import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,6 +56,7 @@ class Peer:
             bufsize=1,
             start_new_session=leader,
         )
+        self._leads = leader
         self.pid = self.process.pid
         """Of the peer, or of the leader of its session."""
 
@@ -77,7 +80,9 @@ class Peer:
         return heard
 
     def end(self) -> None:
-        """Let it go, by force where needed."""
+        """Let it go, by force where needed, with whatever it started."""
+        if self._leads:
+            os.killpg(self.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
