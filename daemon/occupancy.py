@@ -101,7 +101,10 @@ class StartBook:
 def occupied(start: Start, number: int, book: StartBook, holdings: Holdings, find: Find) -> Mapping[str, Occupied]:
     """Return for each device of a container that starts what its reset has to respect."""
     own = {(start.resource, one) for one in start.ids}
-    others = [one for one in holdings.held if (one.resource, one.id) not in own and book.before(number, one)]
+    # What the container has of other resources began to start with it, and is in its own hands.
+    mine = {one.holder for one in holdings.held if (one.resource, one.id) in own}
+    others = [one for one in holdings.held if one.holder not in mine and (one.resource, one.id) not in own]
+    others = [one for one in others if book.before(number, one)]
     found = [(one, device) for one in others if (device := find(one.resource, one.id)) is not None]
     return {device.id: _occupied(start, device, found, holdings) for device in start.devices}
 

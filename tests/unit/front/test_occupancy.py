@@ -83,6 +83,22 @@ def test_devices_of_one_container_are_not_in_each_others_way() -> None:
     }
 
 
+def test_container_is_not_in_its_own_way() -> None:
+    """The kubelet asks resource by resource: what the same container has of another one is no stranger's."""
+    book = StartBook()
+    other = Start("devd.io/nic", ("nic",), (CARDS["gpu-1"],), shared=False, takes_along=True)
+    book.begins(other)
+    mine = start("gpu-0", shared=False)
+    listed = Holdings((Held("devd.io/nic", "nic", "pod a (main)"), Held(GPU, "gpu-0", "pod a (main)")))
+
+    def both(resource: str, offered: str) -> Device | None:
+        return CARDS["gpu-1"] if resource == "devd.io/nic" else find(resource, offered)
+
+    assert occupied(mine, book.begins(mine), book, listed, both) == {"gpu-0": Occupied()}
+    strange = Holdings((Held("devd.io/nic", "nic", "pod b (main)"), Held(GPU, "gpu-0", "pod a (main)")))
+    assert occupied(mine, book.begins(mine), book, strange, both)["gpu-0"].allocated
+
+
 def test_too_many_allocations_are_no_free_pass() -> None:
     """What does not fit into a message is said to be unknown, so that the reset is refused."""
     book = StartBook()
