@@ -16,6 +16,7 @@ import zmq
 
 from devd.daemon import events as ev
 from devd.daemon.cdi_desk import SCRIBE_ID, CdiDesk
+from devd.daemon.cgroups import Cgroups
 from devd.daemon.charge import Listeners
 from devd.daemon.config import Config, ConfigError, collisions, load
 from devd.daemon.control_desk import ControlDesk
@@ -142,7 +143,13 @@ class Daemon:
             wrote=self._wrote,
         )
         self._supervisor = Supervisor(
-            loop, self._context, self._layout, self._auth, tell, lambda fences: MemoryKeeper(memory, loaded, fences)
+            loop,
+            self._context,
+            self._layout,
+            self._auth,
+            tell,
+            lambda fences: MemoryKeeper(memory, loaded, fences),
+            Cgroups.here() if self._options.cgroup else Cgroups(None),
         )
         loop.add_signal_handler(signal.SIGCHLD, self._supervisor.workforce.reap)
         self._feed = HealthFeed(loop, bus, self._supervisor.turns, self._supervisor.reported, self._misbehaved)

@@ -28,5 +28,7 @@ class RunOptions:
     cdi_dir: Path = DEFAULT_CDI_DIR
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"
+    cgroup: bool = False
+    """Whether the cgroup devd was started in is its own to divide among the workers."""
     control_group: int | None = None
     """The gid whose members may use the control socket beside root and devd's own user."""

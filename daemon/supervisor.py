@@ -15,6 +15,7 @@ import zmq
 from devd.daemon import events as ev
 from devd.daemon import lifecycle, proc
 from devd.daemon.census import Census
+from devd.daemon.cgroups import Cgroups
 from devd.daemon.charge import Charge, Keeper, Listeners, SpecMaker
 from devd.daemon.claimed_text import REASON_CHARS, bounded_findings, bounded_health, bounded_sandbox, plain
 from devd.daemon.crowd import Crowd
@@ -58,7 +59,9 @@ class Supervisor:
         auth: PeerAuthenticator,
         tell: Listeners,
         remember: Callable[[Fences], Keeper],
+        cgroups: Cgroups,
     ) -> None:
+        self._cgroups = cgroups
         self._loop = loop
         self._fences = Fences(loop, self._fence_ended)
         self._keeper = remember(self._fences)
@@ -199,7 +202,9 @@ class Supervisor:
                     charge.sandbox = None
                     endpoint = self.workforce.socket_for_next()
                     spec = charge.make_spec(incarnation, self._health_endpoint, endpoint)
-                    spec = replace(spec, baseline=self._keeper.baseline(device), injected=charge.injected)
+                    sandbox = {**spec.sandbox, **self._cgroups.options(device)}
+                    baseline = self._keeper.baseline(device)
+                    spec = replace(spec, sandbox=sandbox, baseline=baseline, injected=charge.injected)
                     charge.simulated = spec.probe.get("kind") == "sim"
                     charge.asks_usage = spec.reset is not None and spec.reset.get("kind") == "driver"
                     uid = spec.sandbox.get("uid")
@@ -220,6 +225,7 @@ class Supervisor:
                         self._record(device, event, detail)
                 case ev.Forget():
                     self._charges.pop(device, None)
+                    self._cgroups.remove(device)
                     self._tell.forgotten(device)
 
     def _order_reset(self, charge: Charge, order: Reset) -> None:
@@ -377,4 +383,5 @@ class Supervisor:
         self.turns.close()
         self._fences.close()
         self._census.close()
+        self._cgroups.close()
         self.workforce.close()

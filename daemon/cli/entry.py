@@ -136,6 +136,11 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     for what, default in (("state", DEFAULT_STATE_DIR), ("log", DEFAULT_LOG_DIR), ("cdi", DEFAULT_CDI_DIR)):
         parser.add_argument(f"--{what}-dir", type=Path, default=default, metavar="DIR", help="default: %(default)s")
     parser.add_argument(
+        "--cgroup",
+        action="store_true",
+        help="bound each worker by a cgroup below devd's own, which has to be delegated (systemd: Delegate=yes)",
+    )
+    parser.add_argument(
         "--control-group",
         type=_group,
         metavar="NAME|GID",
@@ -246,6 +251,7 @@ def _run(arguments: argparse.Namespace) -> int:
             cdi_dir=arguments.cdi_dir,
             log_format=arguments.log_format,
             log_level=arguments.log_level,
+            cgroup=arguments.cgroup,
             control_group=arguments.control_group,
         )
     )

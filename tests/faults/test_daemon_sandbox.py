@@ -17,6 +17,12 @@ def uids(pid: int) -> set[str]:
     return set(next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:3])
 
 
+def cgroup_of(pid: int) -> str:
+    """Return a process's cgroup of version 2."""
+    lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
+    return next(line[3:] for line in lines if line.startswith("0::"))
+
+
 def test_sandbox_of_each_worker_is_shown() -> None:
     """The status names the layers each worker stands behind, and of those it lacks the reason."""
 
@@ -46,6 +52,23 @@ def test_each_worker_has_a_uid_of_its_own() -> None:
         assert all(len(one) == 1 for one in seen)
         assert len(set.union(*seen)) == 3
         assert "0" not in set.union(*seen)
+
+    scenario(sim(TWO), play)
+
+
+def test_cgroup_is_a_layer_where_it_was_asked_for() -> None:
+    """With `--cgroup` each worker has one of its own, or says why not."""
+
+    async def play(rig: Rig) -> None:
+        await rig.end_daemon()
+        rig.start_daemon("--cgroup")
+        await rig.healthy(SIM, 2)
+        sandbox = rig.device("one")["sandbox"]
+        if "cgroup" in sandbox["active"]:
+            assert "/worker-" in cgroup_of(rig.device("one")["pid"])
+        else:
+            assert sandbox["missing"]["cgroup"]
+            assert "workers have no cgroups of their own: " in rig.log_text()
 
     scenario(sim(TWO), play)
 

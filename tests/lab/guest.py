@@ -27,6 +27,14 @@ START_S = 240.0
 NVME, EDU, NIC, SERIAL, RDMA, VFIO, HUNG = (
     f"lab.devd.io/{name}" for name in ("nvme", "edu", "nic", "serial", "rdma", "vfio", "hung")
 )
+CGROUPS = Path("/sys/fs/cgroup")
+DELEGATED = f"""
+import sys
+from pathlib import Path
+from devd.daemon.cli import main
+Path("{CGROUPS}/devd.service/cgroup.procs").write_text("0")
+sys.exit(main([*sys.argv[1:], "--cgroup"]))
+"""
 HUNG_NAME = "labhung"
 HUNG_ABORT = Path(f"/sys/class/cuse/{HUNG_NAME}/abort")
 NONFATAL = 0x4000
@@ -371,7 +379,41 @@ def run(*words: str) -> None:
         raise RuntimeError(f"{' '.join(words)}: {(done.stderr or done.stdout).strip()}")
 
 
+async def cgroups(rig: Rig) -> str:
+    """Have a worker bounded by a cgroup of its own, beside and below the front's."""
+    await well(rig, NVME)
+    shown = rig.device(only(rig, NVME))
+    if "cgroup" not in shown["sandbox"]["active"]:
+        raise AssertionError(shown["sandbox"])
+    folder = CGROUPS / cgroup_of(shown["pid"]).lstrip("/")
+    bounds = {name: text_of(folder / name) for name in ("memory.max", "pids.max")}
+    everyone = [cgroup_of(one["pid"]) for one in rig.status()["devices"]]
+    if len(set(everyone)) != len(everyone):
+        raise AssertionError(f"shared: {everyone}")
+    if not cgroup_of(rig.pid).endswith("/devd.service/front"):
+        raise AssertionError(cgroup_of(rig.pid))
+    return f"each worker has its own; {bounds}"
+
+
+def cgroup_of(pid: int) -> str:
+    """Return a process's cgroup."""
+    return text_of(Path(f"/proc/{pid}/cgroup")).partition("0::")[2]
+
+
+def text_of(file: Path) -> str:
+    """Return what a file of the kernel says."""
+    return file.read_text(encoding="utf-8").strip()
+
+
+def delegate() -> None:
+    """Give devd a cgroup of its own, as systemd's Delegate= does."""
+    run("mount", "-t", "cgroup2", "none", str(CGROUPS))
+    (CGROUPS / "cgroup.subtree_control").write_text("+memory +pids")
+    (CGROUPS / "devd.service").mkdir()
+
+
 SCENARIOS: tuple[tuple[str, str, Scenario], ...] = (
+    ("-", "cgroups of the workers", cgroups),
     ("nvme", "SMART warning", nvme_smart),
     ("nvme", "controller reset", nvme_reset),
     ("nvme", "reset refused in use", nvme_in_use),
@@ -390,6 +432,8 @@ SCENARIOS: tuple[tuple[str, str, Scenario], ...] = (
 async def play() -> None:
     """Run all scenarios beside one devd."""
     rig = Rig(CONFIG)
+    delegate()
+    rig.program = ("-c", DELEGATED)
     async with rig:
         began_s = time.monotonic()
         await until(lambda: len(rig.status()["resources"]) > 0, "devd answers", START_S)

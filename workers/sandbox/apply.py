@@ -34,6 +34,7 @@ class Confinement:
         self._needs = needs
         self._uid = identity.uid_for(device, options)
         self._cgroup = Params("sandbox", options).text("cgroup", "")
+        self._no_cgroup = Params("sandbox", options).text("no_cgroup", "")
         self._identity: identity.Identity | None = None
         self._seen: landlock.Seen = {}
         self._active: list[str] = []
@@ -51,6 +52,8 @@ class Confinement:
         self._try("io_nice", limits.be_nice_to_disks)
         if self._cgroup:
             self._try("cgroup", lambda: limits.join_cgroup(self._cgroup, needs))
+        elif self._no_cgroup:
+            self._missing["cgroup"] = self._no_cgroup
         if not needs.uses_network:
             self._try("network_namespace", limits.leave_network)
         self._try("no_new_privs", lambda: linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1))

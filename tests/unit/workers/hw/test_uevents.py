@@ -117,6 +117,7 @@ def test_unwanted_subsystems_are_left_out() -> None:
 
 
 @pytest.mark.root
+@pytest.mark.xdist_group("uevents")
 def test_an_overrun_is_told_once() -> None:
     """A reader that was too slow hears that events are lost, then what is left of them, then what comes new."""
     if os.geteuid() != 0:
@@ -128,11 +129,17 @@ def test_an_overrun_is_told_once() -> None:
             batches.append(listener.read())
         assert [batch.lost for batch in batches].count(True) == 1
         assert sum(len(batch.events) for batch in batches) < 200
-        _trigger()
-        assert not any(batch.lost for batch in _read_until(listener, "/devices/virtual/mem/null"))
+
+        def whole() -> bool:
+            _trigger()
+            return not any(batch.lost for batch in _read_until(listener, "/devices/virtual/mem/null"))
+
+        # Whatever else this machine tells at that moment may be too much again for so small a buffer.
+        assert any(whole() for _ in range(20))
 
 
 @pytest.mark.root
+@pytest.mark.xdist_group("uevents")
 def test_a_storm_is_taken_in_portions() -> None:
     """One read takes a bounded number, says that there may be more, and the rest comes with the next."""
     if os.geteuid() != 0:
