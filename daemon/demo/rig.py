@@ -112,7 +112,19 @@ class Rig:
             self.daemon.kill()
             code = await asyncio.to_thread(self.daemon.wait)
         self.daemon = None
-        return code, time.monotonic() - began_s
+        took_s = time.monotonic() - began_s
+        await self._let_go()
+        return code, took_s
+
+    async def _let_go(self) -> None:
+        """Wait until the kubelet has seen the end of what it heard from devd, lest it be taken for the next one's word.
+
+        Raises TimeoutError.
+        """
+        states = self.kubelet.resources.values()
+        await self.kubelet.wait_for(
+            lambda: not any(state.streams_open for state in states), END_WITHIN_S, "the end of devd's streams"
+        )
 
     def log_text(self) -> str:
         """Return the end of devd's log."""
