@@ -7,7 +7,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -34,9 +34,9 @@ from devd.daemon.metrics.collect import page as metrics_page
 from devd.daemon.metrics.process import OwnProcess
 from devd.daemon.metrics.server import MetricsServer
 from devd.daemon.notify import Notifier
-from devd.daemon.occupancy import Start, StartBook, occupied
+from devd.daemon.occupancy import Occupied
 from devd.daemon.options import RunOptions
-from devd.daemon.pod_resources import Holdings, PodResources
+from devd.daemon.pod_resources import PodResources
 from devd.daemon.prestart import PreStartDesk
 from devd.daemon.reload import Reloader, overridden
 from devd.daemon.reset_orders import ResetOrders
@@ -51,7 +51,7 @@ from devd.ipc.endpoints import RuntimeLayout
 from devd.ipc.errors import EndpointError
 from devd.ipc.health import HealthSubscriber
 from devd.ipc.identity import PeerAuthenticator
-from devd.ipc.messages import Listing, Written
+from devd.ipc.messages import Device, Listing, Written
 
 WORKERS_LEAVE_WITHIN_S = 2.5
 ENDPOINTS_LEAVE_WITHIN_S = 1.0
@@ -138,6 +138,7 @@ class Daemon:
             self._forgotten,
             self._listed,
             self._answered,
+            self._respects,
             self._journal_line,
             greeted=self._greeted,
             wrote=self._wrote,
@@ -155,7 +156,7 @@ class Daemon:
         self._feed = HealthFeed(loop, bus, self._supervisor.turns, self._supervisor.reported, self._misbehaved)
         self._supervisor.on_stall(self._feed.drain)
         self._pods = PodResources(self._config.kubelet.pod_resources_socket)
-        self._desk = PreStartDesk(self._ask_pre_start, self._expire_pre_start, self._look_who_has_what)
+        self._desk = PreStartDesk(self._ask_pre_start, self._expire_pre_start, self._pods.ask, self._find)
         self._cdi = CdiDesk(loop, self._supervisor, self._options.cdi_dir, self._config.resources, self._renamed)
         watch = KubeletWatch(endpoint_directory(self._config.kubelet), log=kubelet_log)
         self._fleet = Fleet(
@@ -258,13 +259,11 @@ class Daemon:
     def _expire_pre_start(self, device: str, waiter: int) -> None:
         self._supervisor.send(device, ev.PreStartExpired(self._supervisor.now(), waiter))
 
-    async def _look_who_has_what(self, start: Start, number: int, book: StartBook) -> list[str]:
-        holdings = await self._pods.ask() if start.asks else Holdings()
-        book.forget(lambda key: self._fleet.find(*key) is not None)
-        found = occupied(start, number, book, holdings, self._fleet.find)
-        for device, one in found.items():
-            self._supervisor.occupy(device, one)
-        return [f"{device}: {one.refused}" for device, one in found.items() if one.refused]
+    def _find(self, resource: str, offered: str) -> Device | None:
+        return self._fleet.find(resource, offered)
+
+    def _respects(self, device: str, waiters: Sequence[int]) -> Callable[[], Occupied]:
+        return self._desk.respects(device, waiters)
 
     def _authenticate(self) -> None:
         self._auth.handle()

@@ -1,7 +1,7 @@
 """What the supervisor holds of each device or scout, and whom it asks and tells."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,7 +32,6 @@ class Charge:
     simulated: bool = False
     injected: Fault | None = None
     uid: int = -1
-    occupied: Occupied = field(default_factory=Occupied)
     since_wall_s: float = 0.0
     last_probe_wall_s: float = 0.0
     _told: set[str] = field(default_factory=set)
@@ -60,7 +59,8 @@ class Listeners:
     """Whom the supervisor tells.
 
     ``changed`` comes after each step that changed what is shown of a device, ``turned`` before it when the kubelet's
-    list is another one by it.
+    list is another one by it. ``respects`` is asked when a reset begins: for a device and those who wait for it, it
+    returns what tells at any moment whom the reset must not disturb.
     """
 
     changed: Callable[[str], None]
@@ -68,6 +68,7 @@ class Listeners:
     forgotten: Callable[[str], None]
     listed: Callable[[str, Listing], None]
     answered: Callable[[int, str, bool, str], None]
+    respects: Callable[[str, Sequence[int]], Callable[[], Occupied]]
     journal: Callable[[str, str, dict[str, object]], None]
     greeted: Callable[[str], None]
     wrote: Callable[[Written], None]

@@ -24,7 +24,6 @@ from devd.daemon.device_state import DeviceState, Phase, Policy, remembered
 from devd.daemon.fences import Fences
 from devd.daemon.health_feed import most_sequence
 from devd.daemon.memory import baseline_fits
-from devd.daemon.occupancy import Occupied
 from devd.daemon.turns import Turns
 from devd.daemon.workforce import End, Workforce
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
@@ -140,12 +139,6 @@ class Supervisor:
         self.workforce.send(device, Inject(fault))
         self._record(device, "injected", fault.do if fault is not None else "nothing any more")
 
-    def occupy(self, device: str, occupied: Occupied) -> None:
-        """Set what a device's next reset has to respect; one that is waited for keeps what it was begun with."""
-        charge = self._charges.get(device)
-        if charge is not None and not charge.state.waiters:
-            charge.occupied = occupied
-
     def now(self) -> float:
         """Return CLOCK_MONOTONIC seconds, the one clock of all deadlines."""
         return time.monotonic()
@@ -234,18 +227,20 @@ class Supervisor:
         An order that is not taken is an answer that does not come: the reset's deadline ends it.
         """
         device, incarnation = charge.state.id, charge.state.incarnation
-
-        occupied = charge.occupied
+        respects = self._tell.respects(device, charge.state.waiters)
+        occupied = respects()
+        spared = occupied.spared or occupied.refused
 
         def send(usage: Usage) -> None:
             if charge.state.incarnation == incarnation:
+                occupied = respects()
                 unseen = "; ".join(one for one in (usage.unseen, occupied.unseen) if one)
                 usage = replace(usage, allocated=occupied.allocated, unseen=unseen)
                 self.workforce.send(device, replace(order, usage=usage))
 
-        if occupied.spared:
-            self._record(device, "reset-spared", f"{occupied.spared}: it is probed and not reset")
-            self.workforce.send(device, replace(order, spared=occupied.spared))
+        if spared:
+            self._record(device, "reset-spared", f"{spared}: it is probed and not reset")
+            self.workforce.send(device, replace(order, spared=spared))
         elif charge.asks_usage:
             self._census.ask(send)
         else:

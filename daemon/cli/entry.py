@@ -293,7 +293,8 @@ def _inject(arguments: argparse.Namespace) -> int:
         wish["for_s"] = arguments.for_s
     devices = ask(arguments.runtime_dir, "inject", wish).get("devices")
     count = len(devices) if isinstance(devices, list | tuple) else 0
-    put(f"{arguments.target}: {arguments.fault} ordered for {count} devices; 'devd status' shows what comes of it")
+    devices_text = f"{count} {'device' if count == 1 else 'devices'}"
+    put(f"{arguments.target}: {arguments.fault} ordered for {devices_text}; 'devd status' shows what comes of it")
     return exits.OK
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from devd.daemon.errors import PreStartError
-from devd.daemon.occupancy import Start, StartBook
+from devd.daemon.occupancy import Start
+from devd.daemon.pod_resources import Held, Holdings
 from devd.daemon.prestart import PreStartDesk
 from devd.ipc.messages import Device
 
@@ -26,11 +27,13 @@ def desk(answer: Callable[[PreStartDesk, str, int], None], budget_s: float = 5.0
         expired.append((device, waiter))
         made.answered(waiter, ok=False, text="too slow")
 
-    async def look(_start: Start, _number: int, _book: StartBook) -> list[str]:
-        return []
-
-    made = PreStartDesk(ask, expire, look, budget_s)
+    made = PreStartDesk(ask, expire, nobody, lambda _resource, _id: None, budget_s)
     return made, asked, expired
+
+
+async def nobody() -> Holdings:
+    """Return that no container has anything."""
+    return Holdings()
 
 
 def start(*ids: str) -> Start:
@@ -88,16 +91,52 @@ def test_late_and_doubled_answers_are_nobodys() -> None:
 def test_refused_reset_is_not_begun() -> None:
     """What stands in the way is told in its own words, no device is asked, and no kubelet is spoken of."""
 
-    async def look(start: Start, _number: int, _book: StartBook) -> list[str]:
-        return [f"{one.id}: pod default/a (main) has it" for one in start.devices]
+    async def who() -> Holdings:
+        return Holdings((Held("devd.io/gpu", "a", "pod default/a (main)"),))
 
     def ask(device: str, waiter: int) -> None:
         pytest.fail(f"{device} was asked to be reset for waiter {waiter}")
 
     async def run() -> None:
-        made = PreStartDesk(ask, ask, look)
+        made = PreStartDesk(ask, ask, who, lambda _resource, one: Device(one))
         ordered = Start("devd.io/gpu", (), (Device("a"),), shared=False, takes_along=False, ordered=True)
-        with pytest.raises(PreStartError, match=r"^a: pod default/a \(main\) has it$"):
+        with pytest.raises(PreStartError, match=r"^a: pod default/a \(main\) has it: wait until"):
             await made.ready(ordered)
 
     asyncio.run(run())
+
+
+def test_lists_that_arrive_together_leave_out_nobodys_reset() -> None:
+    """Four share a device and are told in one moment who has it: the reset of the first is done, whoever asked last.
+
+    What a reset has to respect is what holds when it begins, not what the last one to look has found.
+    """
+    ids = [f"a::{number}" for number in range(4)]
+    spared: list[str] = []
+    arrived = asyncio.Event()
+
+    async def who() -> Holdings:
+        await arrived.wait()
+        return Holdings(tuple(Held("devd.io/gpu", one, f"pod of {one}") for one in ids))
+
+    def find(_resource: str, one: str) -> Device:
+        return Device(one.partition("::")[0])
+
+    def ask(device: str, waiter: int) -> None:
+        # As a lifecycle does whose device is idle: the reset begins now, and is soon done.
+        spared.append(made.respects(device, [waiter])().spared)
+        made.answered(waiter, ok=True, text="")
+
+    made = PreStartDesk(ask, ask, who, find)
+
+    async def run() -> None:
+        for one in ids:
+            made.allocated("devd.io/gpu", [one])
+        starts = [Start("devd.io/gpu", (one,), (Device("a"),), shared=True, takes_along=False) for one in ids]
+        calls = [asyncio.ensure_future(made.ready(one)) for one in starts]
+        await asyncio.sleep(0)
+        arrived.set()
+        await asyncio.gather(*calls)
+
+    asyncio.run(run())
+    assert [bool(one) for one in spared] == [False, True, True, True]
