@@ -54,6 +54,7 @@ def test_serves_registers_and_keeps_the_kubelet_up_to_date(tmp_path: Path) -> No
         async with kubelet(paths) as stub, endpoint(view, paths) as ours:
             await counted(stub, view, "first list")
             await eventually(lambda: ours.status.stream_open, "the status says so")
+            await eventually(partial(registered, ours, 1), "the answer to Register, which may come after the list")
             state = stub.resources[view.name]
             assert state.options is not None
             assert (state.options.pre_start_required, state.options.get_preferred_allocation_available) == (True, True)
@@ -236,6 +237,7 @@ def test_own_socket_lost_and_no_way_to_register_again_keeps_the_stream(tmp_path:
     async def scene() -> None:
         async with kubelet(paths) as stub, endpoint(view, paths) as ours:
             await counted(stub, view, "first list")
+            await eventually(partial(registered, ours, 1), "the first registration")
             stub.socket_path.unlink()
             ours.status.socket.unlink()
             await asyncio.sleep(0.3)
