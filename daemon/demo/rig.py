@@ -22,7 +22,7 @@ from devd.ipc.messages import ControlRequest
 
 READY_WITHIN_S = 60.0
 END_WITHIN_S = 15.0
-STATUS_WITHIN_S = 2.0
+STATUS_WITHIN_S = 5.0
 LOOK_EVERY_S = 0.02
 LOG_TAIL_CHARS = 6000
 
@@ -141,9 +141,9 @@ class Rig:
         """Give devd an order about a device. Raises IpcError, or RuntimeError with devd's refusal."""
         self._ask(ControlRequest(verb, {"device": device, **more}))
 
-    def inject(self, target: str, fault: str) -> None:
+    def inject(self, target: str, fault: str, **more: str) -> None:
         """Have simulated devices misbehave. Raises as ``order`` does."""
-        self._ask(ControlRequest("inject", {"target": target, "fault": fault}))
+        self._ask(ControlRequest("inject", {"target": target, "fault": fault, **more}))
 
     def _ask(self, order: ControlRequest) -> None:
         reply = control_call(self.layout.control, order, STATUS_WITHIN_S)
@@ -158,11 +158,14 @@ class Rig:
         raise LookupError(f"devd status has no {device}")
 
     def journal(self, device: str, event: str = "") -> list[dict[str, Any]]:
-        """Return a device's journal, oldest first; only lines of one event if it is named."""
+        """Return a device's journal, oldest first; only lines of one event if it is named.
+
+        A line that is being written is not there yet: a reader may see its beginning alone.
+        """
         records = [
             json.loads(line)
             for file in sorted(self.log_dir.glob("*"))
-            for line in file.read_text(encoding="utf-8").splitlines()
+            for line in file.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
         ]
         return [one for one in records if one.get("device") == device and event in {"", one.get("event")}]
 

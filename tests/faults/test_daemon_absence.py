@@ -86,6 +86,7 @@ def test_blocked_loop_is_noticed_and_written_down() -> None:
         os.kill(rig.pid, signal.SIGUSR1)
         await until(lambda: "stand_still (planted.py:" in rig.log_text(), "the place in the log")
         blocked = await asyncio.to_thread(health, rig)
+        os.kill(rig.pid, signal.SIGUSR2)
         assert blocked.returncode == 4
         assert "does not answer" in blocked.stderr
         await until(lambda: "the event loop goes on" in rig.log_text(), "its end")

@@ -13,7 +13,7 @@ from devd.daemon.cdi import file_name
 from devd.daemon.cdi_desk import SCRIBE_ID, SCRIBE_UID
 from devd.daemon.demo.kubelet_rules import AdmissionError
 from devd.daemon.demo.rig import Rig
-from tests.faults.worlds import FILES, SIM, alive, scenario, sim, until
+from tests.faults.worlds import FILES, GRACE_S, SIM, alive, scenario, sim, until
 from tests.support import cdi_rules
 
 FILE = "devd.test.devd.io_files.json"
@@ -134,6 +134,7 @@ def test_the_specification_follows_the_devices(tmp_path: Path) -> None:
         await until(lambda: set(cdi_rules.standing(file)) == {two}, "the device's leave")
         (folder / "a1").unlink()
         await until(lambda: not file.exists(), "an end of the file that has no device")
+        await rig.kubelet.wait_for(lambda: rig.kubelet.allocatable(FILES) == 0, GRACE_S, "the kubelet knows")
         link(folder, "a1", "/dev/null")
         await rig.healthy(FILES, 1)
         assert cdi_rules.standing(file)[two]["deviceNodes"][0].items() >= NULL.items()
@@ -199,7 +200,7 @@ def test_a_directory_that_cannot_be_written_withholds_what_has_no_other_way(tmp_
             assert "set cdi to off" in reason
             with pytest.raises(AdmissionError, match=r"is Unhealthy: .*ENOTDIR"):
                 await rig.kubelet.allocate(FILES, ids=[one])
-        rig.cdi_dir.mkdir()
+        rig.cdi_dir.mkdir(exist_ok=True)  # a scribe that has just begun makes it too
         await rig.healthy(FILES, 1)
         assert set(cdi_rules.standing(rig.cdi_dir / FILE)) == {one}
 
@@ -230,9 +231,9 @@ def test_a_lost_file_is_written_again(tmp_path: Path) -> None:
 
     async def play(rig: Rig) -> None:
         await rig.healthy(FILES, 1)
-        (rig.cdi_dir / FILE).unlink()
-        rig.cdi_dir.rmdir()
-        rig.cdi_dir.mkdir()
+        # All at once: the scribe may write it again, and make the directory again, at any moment.
+        rig.cdi_dir.rename(rig.root / "emptied")
+        rig.cdi_dir.mkdir(exist_ok=True)
         await until(lambda: set(cdi_rules.standing(rig.cdi_dir / FILE)) == {one}, "the file")
         await rig.healthy(FILES, 1)
 
@@ -366,6 +367,7 @@ def test_the_scribe_stands_behind_the_sandbox(tmp_path: Path) -> None:
 
     async def play(rig: Rig) -> None:
         await rig.healthy(FILES, 1)
+        await until(lambda: rig.device(one)["sandbox"] is not None, "the worker's own word")
         scribe, worker = rig.status()["daemon"]["cdi"]["sandbox"], rig.device(one)["sandbox"]
         assert set(worker["active"]) <= set(scribe["active"])
         assert scribe["active"]

@@ -72,8 +72,9 @@ def asked_by(rig: Rig, uid: int, gids: str, *words: str) -> subprocess.Completed
 
 
 def logged(rig: Rig, event: str) -> list[dict[str, Any]]:
-    """Return the daemon's log records of an event."""
-    lines = (line for line in rig.log_text().splitlines() if line.startswith("{"))
+    """Return the daemon's log records of an event: of the whole log, but for a line that is being written."""
+    whole = (rig.root / "devd.log").read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
+    lines = (line for line in whole.splitlines() if line.startswith("{"))
     return [one for one in map(json.loads, lines) if one.get("event") == event and one["logger"] == "devd.control"]
 
 
@@ -191,14 +192,20 @@ def test_clients_that_ask_and_never_read_cost_the_others_nothing() -> None:
         await rig.healthy(SIM)
         front = psutil.Process(rig.pid)
         before = front.memory_info().rss
+        answered = rig.status()["daemon"]["counters"]["control_answered"]
+        probes: set[str] = set()
+
+        def probed() -> bool:
+            """Return whether there was a probe since the first look; an answer may be late on a busy machine."""
+            probes.add(rig.device("card")["last_probe"]["at"])
+            return len(probes) > 1
+
         with mute_clients(rig) as sent:
             assert sent > MUTE_CLIENTS
-            answered = rig.status()["daemon"]["counters"]["control_answered"]
             await until(
                 lambda: rig.status()["daemon"]["counters"]["control_answered"] > answered + 50, "answers to many"
             )
-            probes = rig.device("card")["last_probe"]["at"]
-            await until(lambda: rig.device("card")["last_probe"]["at"] > probes, "a probe")
+            await until(probed, "a probe")
             assert front.memory_info().rss - before < MOST_KEPT_BYTES
         assert [health for _at_s, health in rig.turns(SIM, "card")] == ["Healthy"]
 

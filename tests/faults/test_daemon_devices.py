@@ -72,6 +72,7 @@ def test_node_replaced_by_another_is_unhealthy_until_probed() -> None:
         await until(lambda: rig.device(name)["pid"] not in (None, pid), "a new worker")
         await until(lambda: rig.device(name)["health"] == "Healthy", "health of the new one")
         assert not alive(pid)
+        await rig.kubelet.wait_for(lambda: len(rig.turns(FILES, name)) >= 2, GRACE_S, "its fall at the kubelet")
         assert [health for _at_s, health in rig.turns(FILES, name)][:2] == ["Healthy", "Unhealthy"]
 
     scenario(files("/nonexistent/none*"), play)
@@ -132,15 +133,15 @@ def test_replicas_share_a_device_and_its_fate() -> None:
 
 def test_unhealthy_device_is_refused_with_its_reason() -> None:
     """An Allocate that the kubelet had already decided on fails with the device's own reason."""
-    script = "[{for: 1s, do: pass}, {for: 60s, do: fail, reason: fan stopped}]"
 
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM)
+        rig.inject("sick", "fail", reason="fan stopped")
         await rig.unhealthy(SIM)
         with pytest.raises(AdmissionError, match="fan stopped"):
             await rig.kubelet.allocate(SIM, ids=["sick"])
 
-    scenario(sim(f"[{{name: sick, script: {script}}}]"), play)
+    scenario(sim("[{name: sick}]"), play)
 
 
 def test_pre_start_resets_once_for_two_containers() -> None:

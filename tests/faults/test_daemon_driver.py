@@ -41,6 +41,15 @@ def put_lamp(room: Path, name: str) -> Path:
     return folder
 
 
+def tell(lamp: Path, name: str, text: str) -> None:
+    """Have a lamp's file say something else at once: its worker may read it at any time, and never an empty one.
+
+    The file stays the same one: what a worker may touch is known by its inode. So the text is only ever overwritten.
+    """
+    with (lamp / name).open("r+b", buffering=0) as file:
+        file.write(f"{text}\n".encode())
+
+
 def cause_uevent() -> None:
     """Have the kernel tell a change of a device of the subsystem that the driver named."""
     UEVENT.write_text("change")
@@ -69,10 +78,10 @@ def test_signal_is_named_with_what_was_seen_and_what_to_do() -> None:
     """A bad signal makes the device Unhealthy under its name, reason and meaning; a good one makes it Healthy again."""
 
     async def play(rig: Rig, lamp: Path) -> None:
-        (lamp / "light").write_text("off\n")
+        tell(lamp, "light", "off")
         await rig.unhealthy(LAMPS)
         assert rig.device("one")["reason"] == "light: the light is off (the lamp is dark; change the bulb)"
-        (lamp / "light").write_text("on\n")
+        tell(lamp, "light", "on")
         await rig.healthy(LAMPS)
 
     scenario(lamp_config, play)
@@ -117,7 +126,7 @@ def test_event_does_not_wait_for_the_period() -> None:
     """What a driver is told of between two probes is at the kubelet at once, with an hour to the next probe."""
 
     async def play(rig: Rig, lamp: Path) -> None:
-        (lamp / "light").write_text("off\n")
+        tell(lamp, "light", "off")
         began_s = time.monotonic()
         with (lamp / "events").open("wb", buffering=0) as events:
             events.write(b"!")
@@ -134,10 +143,11 @@ def test_baseline_outlives_worker_and_devd() -> None:
         await until(lambda: bool(rig.device("one")["signals"]), "the first findings")
         pid = rig.device("one")["pid"]
         os.kill(pid, signal.SIGSTOP)
-        (lamp / "flickers").write_text("7\n")
+        tell(lamp, "flickers", "7")
         os.kill(pid, signal.SIGKILL)
         await rig.unhealthy(LAMPS)
-        assert "flickers grew by 2 (5 -> 7)" in rig.device("one")["reason"]
+        # On a busy machine the lease may run out before the next worker's first word.
+        await until(lambda: "flickers grew by 2 (5 -> 7)" in rig.device("one")["reason"], "the next worker's reason")
         assert (await rig.end_daemon())[0] == 0
         rig.start_daemon()
         await until(lambda: "grew by 2" in rig.device("one")["reason"], "the reason after the restart")
@@ -150,10 +160,10 @@ def test_reset_that_works_is_a_new_baseline() -> None:
 
     async def play(rig: Rig, lamp: Path) -> None:
         held = await rig.kubelet.allocate(LAMPS)
-        (lamp / "flickers").write_text("9\n")
+        tell(lamp, "flickers", "9")
         await rig.unhealthy(LAMPS)
         assert "flickers grew by 4" in rig.device("one")["reason"]
-        (lamp / "light").write_text("off\n")
+        tell(lamp, "light", "off")
         assert await rig.kubelet.pre_start(LAMPS, held.ids) is not None
         await rig.healthy(LAMPS)
         assert (lamp / "light").read_text() == "on\n"
@@ -166,7 +176,7 @@ def test_reset_is_refused_with_the_list_of_who_is_in_the_way() -> None:
 
     async def play(rig: Rig, lamp: Path) -> None:
         held = await rig.kubelet.allocate(LAMPS)
-        (lamp / "light").write_text("on \n")
+        tell(lamp, "light", "on ")
         user = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         try:
             with pytest.raises(ContainerStartError, match=r"one: .*refused") as caught:
@@ -204,8 +214,8 @@ def test_device_that_went_before_its_worker_began_is_told_in_a_line() -> None:
         (lamp / "unscrewed").touch()
         rig.order("restart", "one")
         await rig.unhealthy(LAMPS)
-        await until(lambda: rig.device("one")["last_probe"] is not None, "its verdict")
-        assert rig.device("one")["reason"].startswith(f"begin with {lamp}: ENOENT")
+        # The last probe shown, and what ends its lease on a busy machine, may still be the worker's before it.
+        await until(lambda: rig.device("one")["reason"].startswith(f"begin with {lamp}: ENOENT"), "its verdict")
         (lamp / "unscrewed").unlink()
         await rig.healthy(LAMPS)
         (words,) = [str(one["stderr"]) for one in await rig.journal_has("one", "crash", 1)]

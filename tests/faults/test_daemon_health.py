@@ -17,12 +17,18 @@ def test_failing_probe_shows_with_its_reason_and_recovers() -> None:
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM)
         await rig.unhealthy(SIM, timeout_s=GRACE_S)
-        device = rig.device("flap")
-        assert device["health"] == UNHEALTHY
-        assert device["reason"] == "link down"
-        assert device["restarts"] == 0
+
+        def told() -> bool:
+            """Return whether the status says so; the script goes on, and comes there again."""
+            device = rig.device("flap")
+            return (device["health"], device["reason"], device["restarts"]) == (UNHEALTHY, "link down", 0)
+
+        await until(told, "the probe's reason")
         await rig.healthy(SIM, timeout_s=GRACE_S)
-        assert [health for _at_s, health in rig.turns(SIM, "flap")][:3] == [HEALTHY, UNHEALTHY, HEALTHY]
+        seen = [health for _at_s, health in rig.turns(SIM, "flap")]
+        # Where the start takes longer than the first step, the kubelet's first word is of the second.
+        seen = seen[seen.index(HEALTHY) :]
+        assert seen[:3] == [HEALTHY, UNHEALTHY, HEALTHY]
 
     scenario(sim(f"[{{name: flap, script: {script}}}]"), play)
 
@@ -52,8 +58,10 @@ def test_hung_probe_turns_unhealthy_and_its_worker_is_replaced() -> None:
         kills = await rig.journal_has("hangs", "kill", 1)
         assert "hung" in kills[0]["detail"]
         assert "has not returned for" in kills[0]["detail"]
-        observed = await rig.journal_has("hangs", "observed", 1)
-        assert f"process {first} is" in observed[0]["detail"]
+        # Not the first line: where the start is slow an earlier worker has hung before.
+        await until(
+            lambda: any(f"process {first} is" in one["detail"] for one in rig.journal("hangs", "observed")), "the look"
+        )
         assert [health for _at_s, health in rig.turns(SIM, "well")] == [HEALTHY]
 
     scenario(sim(f"[{{name: well}}, {{name: hangs, script: {script}}}]"), play)
@@ -75,7 +83,8 @@ def test_killed_worker_is_back_without_the_kubelet_seeing_it() -> None:
         assert device["last_exit"] == "killed by SIGKILL"
         assert len(rig.kubelet.resources[SIM].lists) == lists
 
-    scenario(sim("[{name: solid}]", period="1s", timeout="2s"), play)
+    # The lease is long: a busy machine may take its time to start a worker.
+    scenario(sim("[{name: solid}]", period="1s", timeout="10s"), play)
 
 
 def test_crash_leaves_a_record_with_signal_and_traceback() -> None:

@@ -23,8 +23,8 @@ def test_failure_is_injected_and_taken_back() -> None:
 
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM, 3)
-        told = devd(rig, "inject", "one", "fail", "--reason", "a rehearsal")
-        assert (told.returncode, told.stderr) == (0, "")
+        done = devd(rig, "inject", "one", "fail", "--reason", "a rehearsal")
+        assert (done.returncode, done.stderr) == (0, "")
         await rig.unhealthy(SIM, 1)
         one = rig.device("one")
         assert "a rehearsal" in one["reason"]
@@ -33,7 +33,8 @@ def test_failure_is_injected_and_taken_back() -> None:
         assert devd(rig, "inject", "one", "none").returncode == 0
         await rig.healthy(SIM, 3)
         assert rig.device("one")["injected"] is None
-        assert [one["detail"] for one in rig.journal("one", "injected")] == ["fail", "nothing any more"]
+        told = await rig.journal_has("one", "injected", 2)
+        assert [one["detail"] for one in told] == ["fail", "nothing any more"]
 
     scenario(sim(THREE), play)
 
@@ -43,7 +44,7 @@ def test_hang_outlives_its_worker_and_ends_in_time() -> None:
 
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM, 3)
-        assert devd(rig, "inject", SIM, "hang", "--for", "4").returncode == 0
+        assert devd(rig, "inject", SIM, "hang", "--for", "6").returncode == 0
         await rig.unhealthy(SIM, 3)
         await until(lambda: all(rig.device(name)["restarts"] >= 2 for name in ("one", "two", "three")), "a second hang")
         await rig.healthy(SIM, 3)

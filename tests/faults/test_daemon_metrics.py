@@ -22,15 +22,19 @@ RESTART = "    restart: {intensity: 1, period: 60s, backoff: 50ms}\n"
 SCRAPE_WITHIN_S = 5.0
 
 
+LOOPBACK = f"127.{1 + (os.getpid() >> 16 & 0x3F)}.{os.getpid() >> 8 & 0xFF}.{os.getpid() & 0xFF}"
+"""An address of this process's own: a port that was free a moment ago is not another test's by now."""
+
+
 def free_port() -> int:
     """Return a port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server((LOOPBACK, 0)) as taken:
         return int(taken.getsockname()[1])
 
 
 def get(port: int, path: str) -> tuple[int, str]:
     """Return status and body of a GET. Raises OSError when nobody answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SCRAPE_WITHIN_S)
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=SCRAPE_WITHIN_S)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -60,7 +64,7 @@ class Scrape:
 
 def with_metrics(port: int, config: str) -> str:
     """Return the configuration with an endpoint for metrics."""
-    return f'metrics: {{listen: "127.0.0.1:{port}"}}\n{config}'
+    return f'metrics: {{listen: "{LOOPBACK}:{port}"}}\n{config}'
 
 
 def measured(config: str, play: Callable[[Rig, int], Awaitable[None]]) -> None:
@@ -158,8 +162,8 @@ def test_changed_address_is_refused_while_devd_runs() -> None:
 
 def test_taken_port_ends_the_start_and_names_the_address() -> None:
     """Where another listens, devd exits 1 and says which address it wanted; no process of it stays."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        address = f"{LOOPBACK}:{taken.getsockname()[1]}"
 
         async def run() -> None:
             async with Rig(with_metrics(taken.getsockname()[1], sim("[{name: one}]"))) as rig:

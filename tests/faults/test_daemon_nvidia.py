@@ -144,9 +144,11 @@ def test_xid_does_not_wait_for_the_next_probe() -> None:
         assert "xid: " in rig.device(UUID)["reason"]
         assert "95" in rig.device(UUID)["reason"]
         world.say()
+        probed = rig.device(UUID)["last_probe"]["at"]
         rig.order("restart", UUID)
         await until(lambda: rig.device(UUID)["restarts"] == 1, "another worker")
-        await until(lambda: rig.device(UUID)["last_probe"] is not None, "its probe")
+        # The last probe shown is the old worker's until the new one has had its own.
+        await until(lambda: rig.device(UUID)["last_probe"]["at"] != probed, "its probe")
         assert "95" in rig.device(UUID)["reason"]
 
     scenario(gpu_config(period="1h"), play)

@@ -48,7 +48,7 @@ def test_wrong_file_changes_nothing_and_is_told_of() -> None:
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM, 2)
         before = pids(rig)
-        rig.config.write_text(sim(TWO, more="    replicas: many\n"), encoding="utf-8")
+        write(rig, sim(TWO, more="    replicas: many\n"))
         await until(lambda: rig.status()["daemon"]["config_error"] is not None, "the error")
         assert "resources[0].replicas" in rig.status()["daemon"]["config_error"]
         assert "the configuration that runs stays" in rig.log_text()

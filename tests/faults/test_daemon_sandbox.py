@@ -23,11 +23,17 @@ def cgroup_of(pid: int) -> str:
     return next(line[3:] for line in lines if line.startswith("0::"))
 
 
+async def confined(rig: Rig) -> None:
+    """Wait until each worker has said how it stands: its verdicts come by another way, and may be there before."""
+    await until(lambda: all(one["sandbox"] is not None for one in rig.status()["devices"]), "the workers' own words")
+
+
 def test_sandbox_of_each_worker_is_shown() -> None:
     """The status names the layers each worker stands behind, and of those it lacks the reason."""
 
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM, 2)
+        await confined(rig)
         for name in ("one", "two"):
             sandbox = rig.device(name)["sandbox"]
             assert {"no_new_privs", "undumpable", "limits"} <= set(sandbox["active"])
@@ -45,6 +51,7 @@ def test_each_worker_has_a_uid_of_its_own() -> None:
 
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM, 2)
+        await confined(rig)
         if "identity" not in rig.device("one")["sandbox"]["active"]:
             pytest.skip(f"no uids to be had here: {rig.device('one')['sandbox']['missing']}")
         seen = [uids(rig.device(name)["pid"]) for name in ("one", "two")]
@@ -63,6 +70,7 @@ def test_cgroup_is_a_layer_where_it_was_asked_for() -> None:
         await rig.end_daemon()
         rig.start_daemon("--cgroup")
         await rig.healthy(SIM, 2)
+        await confined(rig)
         sandbox = rig.device("one")["sandbox"]
         if "cgroup" in sandbox["active"]:
             assert "/worker-" in cgroup_of(rig.device("one")["pid"])

@@ -7,7 +7,7 @@ import pytest
 
 from devd.daemon.demo.kubelet_rules import AdmissionError, ContainerStartError
 from devd.daemon.demo.rig import Rig
-from tests.faults.worlds import FILES, alive, files, scenario, until
+from tests.faults.worlds import FILES, GRACE_S, alive, files, scenario, until
 
 SLOW = "    reset: {kind: exec, command: [/bin/sleep, '30'], timeout: 20s}\n"
 
@@ -72,6 +72,7 @@ def test_path_that_becomes_a_link_to_elsewhere_is_another_device() -> None:
         assert "char 1:3" in records[0]["detail"]
         await until(lambda: rig.device(name)["pid"] not in (None, pid), "a worker of its own")
         assert not alive(pid)
+        await rig.kubelet.wait_for(lambda: len(rig.turns(FILES, name)) >= 2, GRACE_S, "its fall at the kubelet")
         assert [word for _at_s, word in rig.turns(FILES, name)][:2] == ["Healthy", "Unhealthy"]
 
     scenario(files("/nonexistent/none*"), play)

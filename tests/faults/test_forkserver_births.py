@@ -221,7 +221,7 @@ def test_worker_of_a_deaf_front_ends_with_its_lifeline(bench: ForkBench) -> None
     worker = bench.fork(bench.spec("sim0", health_endpoint="ipc:///nowhere/health.sock"))
     until(lambda: _status(worker.pid, "NoNewPrivs") == "1")
     worker.close_gate()
-    bench.until(lambda: worker.exit is not None, 3)
+    bench.until(lambda: worker.exit is not None)
     assert worker.exit is not None
     assert worker.exit.signal == signal.SIGIO
 

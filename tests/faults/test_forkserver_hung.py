@@ -105,7 +105,8 @@ def test_hung_command_is_told_and_no_second_one_starts(bench: ForkBench, make_hu
     """A probe's command that hangs in the kernel fails the probe, blocks no later one, and delays the worker's end."""
     hung = make_hung("open")
     probe = {"kind": "exec", "command": ["cat", hung.path]}
-    worker = bench.fork(bench.spec("hung", probe=probe, timeout_s=0.3, sandbox={"read": [hung.path]}))
+    # The command has to get as far as the hanging call within this, on a busy machine too.
+    worker = bench.fork(bench.spec("hung", probe=probe, timeout_s=1.5, sandbox={"read": [hung.path]}))
     bench.until(hung.hangs)
     first = bench.until_verdict("hung")
     assert "SIGKILL does not end it" in first.reason

@@ -81,8 +81,8 @@ def test_reset_that_fails_says_why(
     """A reset is good only if it worked in time and the probe passed; otherwise its answer has the reason."""
     worker = bench.fork(bench.spec("null", reset=reset, probe=probe, target=NULL))
     bench.until_verdict("null")
-    # Only those that are to take too long are short of time.
-    bench.send(worker, Reset(1, 0.1 if r"0\.1 s" in reason else 20.0))
+    # Where being late is not the point, a busy machine must not make it so.
+    bench.send(worker, Reset(1, 0.1 if r"0\.1 s" in reason else 10.0))
     bench.until(lambda: bool(worker.resets) or worker.exit is not None)
     if worker.exit is not None:  # an attribute outside /sys is a wrong spec
         assert worker.exit.code == 78
@@ -118,6 +118,8 @@ def test_script_runs_on_the_workers_clock(bench: ForkBench) -> None:
 
     def runs() -> list[str]:
         said = [one.reason for one in bench.verdicts("sim0")]
+        # The script begins with the worker: where that is slow to start the first word is of a later step.
+        said = said[said.index("") :] if "" in said else []
         return [one for index, one in enumerate(said) if index == 0 or said[index - 1] != one]
 
     bench.until(lambda: len(runs()) >= 4)
@@ -168,8 +170,8 @@ def test_exec_probe_goes_by_the_exit_code(bench: ForkBench, probe: dict[str, obj
 def test_exec_output_is_bounded(bench: ForkBench) -> None:
     """A command that prints without end is killed at its timeout; only the tail of what it said is kept."""
     code = "import sys\nwhile True: sys.stdout.write('x' * 4096 + 'end')"
-    verdict = _verdict(bench, {"kind": "exec", "command": [sys.executable, "-c", code]}, timeout_s=1.0)
-    assert "took longer than 1 s: killed" in verdict
+    verdict = _verdict(bench, {"kind": "exec", "command": [sys.executable, "-c", code]}, timeout_s=3.0)
+    assert "took longer than 3 s: killed" in verdict
     assert 1000 < len(verdict) < 3000
 
 
@@ -183,8 +185,9 @@ def test_exec_does_not_wait_for_what_the_command_leaves(bench: ForkBench, tmp_pa
 
 
 def _cpu_ticks(pid: int) -> int:
+    """Return what a process has used of the processor; one that wants more (and may not get it) is never the same."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    return time.monotonic_ns() if fields[0] == "R" else int(fields[11]) + int(fields[12])
 
 
 def test_verdict_that_the_bus_did_not_take_is_told_later(bench: ForkBench) -> None:

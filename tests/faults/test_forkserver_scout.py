@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from devd.ipc.messages import Listing, ProbeNow, Reset
-from tests.support.forkbench import ForkBench, Worker
+from tests.support.forkbench import WAIT_S, ForkBench, Worker
 
-SOON_S = 1.0
-"""A node that appears or vanishes is listed within this."""
+SOON_S = 5.0
+"""A node that appears or vanishes is listed within this: within a second on a machine that is not busy (benchmarks/
+measure it), and by an event on any, since the next scan is ten minutes away."""
+PER_S = 4
+"""Most scans a second of a directory that never rests."""
 
 
 @pytest.fixture
@@ -55,8 +58,8 @@ def test_first_list_comes_with_a_passing_report(bench: ForkBench) -> None:
     assert Path(f"/proc/{worker.pid}/comm").read_text() == "devd-s-thing\n"
 
 
-def test_what_appears_and_vanishes_is_listed_within_a_second(bench: ForkBench, tmp_path: Path) -> None:
-    """With a period of ten minutes, a file that appears, is renamed or vanishes changes the list within a second."""
+def test_what_appears_and_vanishes_is_listed_soon(bench: ForkBench, tmp_path: Path) -> None:
+    """With a period of ten minutes, a file that appears, is renamed or vanishes changes the list soon."""
     match = {"path": str(tmp_path / "port*"), "type": "any"}
     worker = _scout(bench, match)
     assert _names(worker.listings[0]) == []
@@ -110,11 +113,14 @@ def test_busy_directory_is_not_scanned_without_pause(bench: ForkBench, tmp_path:
     """A directory where names come and go without end costs at most a few scans a second."""
     _scout(bench, {"path": str(tmp_path / "port*"), "type": "any"})
     began_s = time.monotonic()
-    while time.monotonic() < began_s + 1.0:
+    name = "scout:example.com/thing"
+    # Longer than a second where the scout does not get its turn, or this process does not.
+    while time.monotonic() < began_s + 1.0 or (len(bench.verdicts(name)) < 2 and time.monotonic() < began_s + WAIT_S):
         (tmp_path / "noise").touch()
         (tmp_path / "noise").unlink()
         bench.pump(0.001)
-    assert 2 <= len(bench.verdicts("scout:example.com/thing")) <= 7
+    took_s = time.monotonic() - began_s
+    assert 2 <= len(bench.verdicts(name)) <= 3 + PER_S * took_s
 
 
 def test_simulated_devices_are_listed_with_their_scripts(bench: ForkBench) -> None:

@@ -24,7 +24,7 @@ QUIET_S = 0.3
 """How long a test watches for what must not come: several periods of anything the kubelet does by itself."""
 WIRE_ROUNDING = 1.02
 """gRPC's core rounds the deadline up in the header; the calling side keeps the exact one."""
-FAST = KubeletTiming(dial_s=0.3, get_info_s=0.2, notify_s=0.2, reconcile_s=0.03, retry_s=0.03, retry_max_s=0.06)
+FAST = KubeletTiming(dial_s=1.0, get_info_s=0.2, notify_s=0.2, reconcile_s=0.03, retry_s=0.03, retry_max_s=0.06)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -127,7 +127,7 @@ def test_register_taken_up_late_is_replaced_by_a_clean_one(tmp_path: Path) -> No
     async def scene() -> None:
         async with kubelet(paths) as stub:
             stub.behaviour = Behaviour(register_hang=True)
-            async with endpoint(view, paths, Timing(register_s=0.2, backoff_s=30.0, backoff_max_s=30.0)) as ours:
+            async with endpoint(view, paths, Timing(register_s=1.0, backoff_s=30.0, backoff_max_s=30.0)) as ours:
                 await eventually(lambda: "no answer to Register" in ours.status.last_error, "deadline")
                 stub.behaviour = Behaviour()
                 await eventually(lambda: ours.status.registrations == 1, "registered in order")
@@ -150,7 +150,7 @@ def test_restart_ends_a_register_that_hangs(tmp_path: Path) -> None:
                 stub.behaviour = Behaviour()
                 await stub.stop()
                 await stub.start()
-                await stub.wait_for(lambda: healthy(stub, view), 3.0, "registered with the next one")
+                await stub.wait_for(lambda: healthy(stub, view), DEADLINE_S, "registered with the next one")
 
     asyncio.run(scene())
 
@@ -227,16 +227,16 @@ def test_register_tells_its_failures_apart(tmp_path: Path) -> None:
 
     async def scene() -> None:
         with pytest.raises(KubeletAbsentError, match="No such file"):
-            await register(paths.dir, "x.sock", "devd.io/test", 1.0)
+            await register(paths.dir, "x.sock", "devd.io/test", DEADLINE_S)
         async with kubelet(paths, timing=KubeletTiming(dial_s=0.1)) as stub:
             with pytest.raises(RegistrationError, match="failed to dial"):
-                await register(paths.dir, "x.sock", "devd.io/test", 1.0)
+                await register(paths.dir, "x.sock", "devd.io/test", DEADLINE_S)
             stub.behaviour = Behaviour(register_hang=True)
             with pytest.raises(KubeletSilentError, match=r"kubelet\.sock: no answer to Register within 0\.1 s"):
                 await register(paths.dir, "x.sock", "devd.io/test", 0.1)
             await stub.stop()
             with pytest.raises(KubeletAbsentError, match="Connection refused"):
-                await register(paths.dir, "x.sock", "devd.io/test", 1.0)
+                await register(paths.dir, "x.sock", "devd.io/test", DEADLINE_S)
 
     asyncio.run(scene())
 
@@ -248,7 +248,7 @@ def test_something_else_on_kubelet_sock_is_told(tmp_path: Path) -> None:
     async def scene() -> None:
         async with served(MemoryView(), paths.dir / "kubelet.sock"):
             with pytest.raises(RegistrationError, match="UNIMPLEMENTED") as caught:
-                await register(paths.dir, "x.sock", "devd.io/test", 1.0)
+                await register(paths.dir, "x.sock", "devd.io/test", DEADLINE_S)
             assert not caught.value.permanent
 
     asyncio.run(scene())

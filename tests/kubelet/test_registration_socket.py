@@ -27,7 +27,7 @@ from tests.kubelet.endpoint_support import (
     sockets,
 )
 
-BACK_S = 3.0
+BACK_S = 10.0
 """How soon every device must be back after a kubelet's restart: well under 1 s is usual, this is for a busy machine."""
 
 
@@ -54,6 +54,7 @@ def test_serves_registers_and_keeps_the_kubelet_up_to_date(tmp_path: Path) -> No
         async with kubelet(paths) as stub, endpoint(view, paths) as ours:
             await counted(stub, view, "first list")
             await eventually(lambda: ours.status.stream_open, "the status says so")
+            await eventually(partial(registered, ours, 1), "the answer to Register, which may come after the list")
             state = stub.resources[view.name]
             assert state.options is not None
             assert (state.options.pre_start_required, state.options.get_preferred_allocation_available) == (True, True)
@@ -193,7 +194,7 @@ def test_own_socket_lost_while_registering(tmp_path: Path) -> None:
         async with kubelet(paths) as stub, endpoint(view, paths, Timing(backoff_max_s=0.1)) as ours:
             await counted(stub, view, "first list")
             for number in range(10):
-                ours.status.socket.unlink()
+                ours.status.socket.unlink(missing_ok=True)  # it may be on its way to the next one already
                 taken = partial(taken_in, stub, view, len(stub.resources[view.name].registered_at_s) + 1)
                 await stub.wait_for(taken, DEADLINE_S, f"round {number}")
             await counted(stub, view, "devices at the end")
@@ -204,7 +205,8 @@ def test_own_socket_lost_while_registering(tmp_path: Path) -> None:
 def test_new_kubelet_socket_without_a_wipe(tmp_path: Path) -> None:
     """kubelet.sock is made anew but ours stays, its stream alive: that is ended, forgotten, and then we register."""
     paths, view = make_paths(tmp_path), MemoryView()
-    slow = Timing(backoff_s=30.0, backoff_max_s=30.0)
+    # Long enough to be told from the time that either side's news take on a busy machine.
+    slow = Timing(backoff_s=30.0, backoff_max_s=30.0, settle_s=1.0)
     aside = tmp_path / "aside"
 
     async def scene() -> None:
@@ -214,14 +216,16 @@ def test_new_kubelet_socket_without_a_wipe(tmp_path: Path) -> None:
                 await eventually(lambda: "kubelet.sock is not there" in ours.status.last_error, "waits")
                 aside.rename(stub.socket_path)
                 await counted(stub, view, "found", BACK_S)
+                # The list may be there before the answer to Register: an attempt that is cut short is not counted.
+                await eventually(partial(registered, ours, 1), "the first registration")
                 stub.socket_path.rename(aside)
                 aside.rename(stub.socket_path)  # the same socket, but another file by its change time
                 state = stub.resources[view.name]
                 await stub.wait_for(lambda: not state.stream_alive, DEADLINE_S, "the old stream was ended")
                 ended_s = time.monotonic()
                 await counted(stub, view, "registered again", BACK_S)
-                assert state.registered_at_s[-1] - ended_s > slow.settle_s * 0.8, "the kubelet had time to forget"
-                assert ours.status.registrations == 2
+                assert state.registered_at_s[-1] - ended_s > slow.settle_s * 0.5, "the kubelet had time to forget"
+                await eventually(partial(registered, ours, 2), "two registrations")
 
     asyncio.run(scene())
 
@@ -233,6 +237,7 @@ def test_own_socket_lost_and_no_way_to_register_again_keeps_the_stream(tmp_path:
     async def scene() -> None:
         async with kubelet(paths) as stub, endpoint(view, paths) as ours:
             await counted(stub, view, "first list")
+            await eventually(partial(registered, ours, 1), "the first registration")
             stub.socket_path.unlink()
             ours.status.socket.unlink()
             await asyncio.sleep(0.3)

@@ -100,13 +100,15 @@ def test_list_that_never_came_is_cancelled(tmp_path: Path, who: str) -> None:
 
 def test_pre_start_takes_as_long_as_the_reset(tmp_path: Path) -> None:
     """A PreStartContainer that waits shows in the histogram by its time; a failed reset is a refusal."""
-    wait_s = 0.3
+    wait_s = 1.1
 
     async def work(stub: "Stub", times: RpcTimes) -> None:
         del times
         view.pre_start_gate = asyncio.Event()
+        call = stub.PreStartContainer(pb.PreStartContainerRequest(devices_ids=["a"]))
+        await eventually(lambda: view.pre_started == [["a"]], "the call at the view")
         asyncio.get_running_loop().call_later(wait_s, view.pre_start_gate.set)
-        await stub.PreStartContainer(pb.PreStartContainerRequest(devices_ids=["a"]))
+        await call
         view.pre_start_error = PreStartError("a: reset failed")
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.PreStartContainer(pb.PreStartContainerRequest(devices_ids=["a"]))
@@ -126,7 +128,7 @@ def test_pre_start_that_the_kubelet_gave_up_is_cancelled(tmp_path: Path) -> None
     async def work(stub: "Stub", times: RpcTimes) -> None:
         view.pre_start_gate = asyncio.Event()
         with pytest.raises(grpc.aio.AioRpcError):
-            await stub.PreStartContainer(pb.PreStartContainerRequest(devices_ids=["a"]), timeout=0.2)
+            await stub.PreStartContainer(pb.PreStartContainerRequest(devices_ids=["a"]), timeout=1.0)
         await eventually(lambda: times.methods["PreStartContainer"].results["cancelled"] == 1, "the count")
         view.pre_start_gate.set()
 

@@ -194,7 +194,7 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
             await kubelet.stop()
             await asyncio.gather(*calls, return_exceptions=True)
         await has(kubelet, {"a": "Unhealthy"})
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()}, "no task is left")
 
     async def run() -> None:
         kubelet = StubKubelet(tmp_path / "dp", tmp_path / "r", tmp_path / "pr" / "s", timing=FAST)

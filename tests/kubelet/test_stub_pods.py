@@ -307,7 +307,7 @@ def test_pre_start_is_cancelled_at_its_deadline(tmp_path: Path) -> None:
     async def scene(kubelet: StubKubelet, plugin: TinyPlugin) -> None:
         plugin.gate.clear()
         with pytest.raises(ContainerStartError, match="code = DeadlineExceeded"):
-            await kubelet.pre_start(RESOURCE, ["d1"], timeout_s=0.1)
+            await kubelet.pre_start(RESOURCE, ["d1"], timeout_s=1.0)
         await eventually(lambda: plugin.cancelled == ["pre-start"], "the plugin's call is cancelled")
 
     play(tmp_path, scene)

@@ -23,7 +23,8 @@ from tests.kubelet.stub_plugin import (
     streams,
 )
 
-GRACE = KubeletTiming(grace_s=0.3, dial_s=0.3)
+GRACE = KubeletTiming(grace_s=1.0)
+"""Long enough for a look before it is over, on a busy machine too."""
 
 
 def test_each_list_is_the_whole_truth(tmp_path: Path) -> None:

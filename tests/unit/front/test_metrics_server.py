@@ -280,7 +280,7 @@ def test_garbage_never_reaches_the_loop() -> None:
 
 def test_slow_peers_are_cut() -> None:
     """A peer that sends nothing, and one that sends a byte now and then, are cut at the deadline; others are served."""
-    within_s = 0.5
+    within_s = 1.5  # and not less: the peer that is served has as long, on a busy machine too
 
     async def drip(one: World) -> float:
         began_s = time.monotonic()
@@ -326,7 +326,7 @@ def test_peer_that_does_not_read_is_cut() -> None:
         one.page = "short 1\n"
         assert (await ask(one, b"GET /healthz HTTP/1.1\r\n\r\n")).status == 200
 
-    play(work, within_s=0.5)
+    play(work, within_s=1.5)
 
 
 def test_more_connections_than_allowed_are_turned_away() -> None:
