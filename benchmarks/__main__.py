@@ -43,6 +43,7 @@ async def _measure(sizes: list[int]) -> list[measures.Row]:
         measures.hang_to_kubelet,
         measures.kubelet_restarts,
         measures.front_killed,
+        measures.orderly_end,
         measures.flood_beside,
         measures.sandbox_start,
     ):

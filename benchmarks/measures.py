@@ -20,6 +20,8 @@ KUBELET_RESTARTS = 20
 HANGS = 5
 KILLS = 3
 DEVICES_KILLED = 32
+HANGS_S = 1.5
+"""A probe this old, of a device that is probed each second, is not the last one: that one hangs."""
 SANDBOXES = 100
 
 
@@ -154,6 +156,25 @@ async def front_killed() -> list[Row]:
         (f"front killed, {DEVICES_KILLED} workers gone, worst", max(gone_ms), "ms"),
         (f"started after a kill, {DEVICES_KILLED} devices Healthy, worst", max(back_ms), "ms"),
     ]
+
+
+async def orderly_end() -> list[Row]:
+    """SIGTERM to a devd one of whose probes hangs: until it has ended."""
+    script = "[{for: 1s, do: pass}, {do: hang}]"
+    took_ms = []
+    text = config(sim_resource("ended", DEVICES_KILLED), sim_resource("hung", 1, timeout="30s", script=script))
+    async with Rig(text) as rig:
+        for _ in range(KILLS):
+            await rig.healthy("bench.devd.io/ended", DEVICES_KILLED)
+            await rig.healthy("bench.devd.io/hung")
+            while rig.device("hung-0")["last_probe"]["age_s"] < HANGS_S:  # noqa: ASYNC110 - a status tells of no event
+                await asyncio.sleep(0.05)
+            code, took_s = await rig.end_daemon()
+            if code != 0:
+                raise RuntimeError(f"devd ended with code {code}")
+            took_ms.append(took_s * 1e3)
+            rig.start_daemon()
+    return [(f"SIGTERM to the end, {DEVICES_KILLED} devices and one that hangs, worst", max(took_ms), "ms")]
 
 
 def _wait_gone(pids: list[int]) -> None:

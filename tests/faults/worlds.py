@@ -13,6 +13,8 @@ SIM = "test.devd.io/sim"
 FILES = "test.devd.io/files"
 GRACE_S = 20.0
 """Generous: tests prove that a thing happens; benchmarks measure how soon."""
+END_S = 10.0
+"""Twice what an orderly end may take, for a busy machine; the benchmark measures it."""
 LOOK_EVERY_S = 0.02
 
 

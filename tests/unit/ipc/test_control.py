@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tests.unit.ipc.conftest import Front
 
 STATUS = ControlRequest("status", {"wide": True})
+PROMPT_S = 4.0
+"""Less than any call here may take: whoever waits for its timeout takes longer. Usual are milliseconds."""
 
 DAEMON = """
 import sys, time, zmq
@@ -67,7 +69,7 @@ def echo(request: ControlRequest | None, error: str) -> ControlReply:
 
 
 def test_a_question_gets_its_answer(front: Front) -> None:
-    """A request reaches the daemon whole and its answer comes back, well under half a second, again and again."""
+    """A request reaches the daemon whole and its answer comes back, again and again."""
     server = front.owned(ControlServer(front.context, front.layout.control, b""))
     assert front.layout.control.stat().st_mode & 0o777 == 0o600
     with answering(server, echo):
@@ -76,7 +78,7 @@ def test_a_question_gets_its_answer(front: Front) -> None:
             assert control_call(front.layout.control, STATUS, 5) == ControlReply(
                 ok=True, error="", data={"verb": "status"}
             )
-            assert time.monotonic() - begun_s < 0.5
+            assert time.monotonic() - begun_s < PROMPT_S
 
 
 def test_no_daemon_no_socket(front: Front) -> None:
@@ -85,7 +87,7 @@ def test_no_daemon_no_socket(front: Front) -> None:
         begun_s = time.monotonic()
         with pytest.raises(PeerUnavailableError, match="no daemon runs there"):
             control_call(path, STATUS, 5)
-        assert time.monotonic() - begun_s < 0.5
+        assert time.monotonic() - begun_s < PROMPT_S
 
 
 def test_socket_of_a_dead_daemon(front: Front) -> None:
@@ -129,7 +131,7 @@ def test_silent_daemon(front: Front) -> None:
             begun_s = time.monotonic()
             with pytest.raises(PeerSilentError, match=r"did not answer within 0\.3 s"):
                 control_call(front.layout.control, STATUS, 0.3)
-            assert 0.25 < time.monotonic() - begun_s < 1.0
+            assert 0.25 < time.monotonic() - begun_s < PROMPT_S
         daemon.kill()
 
 
@@ -252,7 +254,7 @@ def test_clients_that_do_not_read_cost_nothing(front: Front) -> None:
             begun_s = time.monotonic()
             taken += server.reply(asked.route, big)
             longest_s = max(longest_s, time.monotonic() - begun_s)
-        assert longest_s < 1.0
+        assert longest_s < PROMPT_S
         assert taken <= 3 * control.REPLY_QUEUE
         with answering(server, echo):
             assert control_call(front.layout.control, STATUS, 5).ok
