@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes tells of the machine, not of the code.
+settings.register_profile("devd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("devd")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from devd.ipc.errors import IpcError
 REFRESH_S = 0.5
 PLAIN_TABLE_EVERY_S = 10.0
 """Without a terminal the story is printed as it happens, and the table this often."""
+FIRST_POD_S = 1.0
 POD_EVERY_S = 6.0
 RESTART_AT_SHARE = 0.55
 """The kubelet restarts once, this far into the demo; only if there is time to see it."""
@@ -143,9 +144,11 @@ class _Demo:
                 self._tell(f"{name}'s worker was {device['last_exit']} and is replaced; the kubelet sees no change")
 
     async def _pods_come(self) -> None:
-        """Have a pod come now and then, take a device, start, and go."""
+        """Have a pod come as soon as there is a device, and others now and then; each takes one, starts, and goes."""
+        ready = scenario.SIMULATED
+        await self._kubelet.wait_for(lambda: self._kubelet.allocatable(ready) > 0, self._seconds, "a device")
         while True:
-            await asyncio.sleep(POD_EVERY_S)
+            await asyncio.sleep(POD_EVERY_S if self._pods else FIRST_POD_S)
             offers = [name for name in sorted(self._kubelet.resources) if self._kubelet.allocatable(name)]
             if not offers:
                 continue

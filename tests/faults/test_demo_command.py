@@ -10,7 +10,7 @@ DEMO = [sys.executable, "-m", "devd", "demo", "--seconds"]
 
 def test_demo_tells_its_story_and_leaves_nothing() -> None:
     """A short demo ends by itself with code 0 and a summary without violations or leftovers."""
-    done = subprocess.run([*DEMO, "8"], capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run([*DEMO, "12"], capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Summary" in done.stdout
     assert "sim-hanging" in done.stdout

@@ -276,7 +276,7 @@ class SharedCard(RuleBasedStateMachine):
 
 
 TestSharedCard = SharedCard.TestCase
-TestSharedCard.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestSharedCard.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 def test_answer_that_is_none_is_told(tmp_path: Path) -> None:
