@@ -53,10 +53,12 @@ def main() -> int:
     with TemporaryDirectory(prefix="devd-lab-") as folder:
         rows, ended = _watched(machine.command(initrd, Path(folder) / "qmp"), Path(folder) / "qmp")
     print(_table(rows))
-    print(f"{len(rows)} rows in {time.monotonic() - began_s:.0f} s")
+    passed = sum(bool(row["ok"]) for row in rows)
+    print(f"in {time.monotonic() - began_s:.0f} s:")
+    print(f"lab: {passed} passed, {len(rows) - passed} failed")
     if not ended:
         print("the guest did not come to its end", file=sys.stderr)
-    return 0 if rows and ended and all(row["ok"] for row in rows) else 1
+    return 0 if rows and ended and passed == len(rows) else 1
 
 
 def _watched(command: list[str], qmp: Path) -> tuple[list[dict[str, object]], bool]:
@@ -85,17 +87,18 @@ def _watched(command: list[str], qmp: Path) -> tuple[list[dict[str, object]], bo
                 ended = True
             else:
                 rows.append(said)
-                print(f"  {'ok  ' if said['ok'] else 'FAIL'} {said['what']}: {said['seen']}", file=sys.stderr)
+                print(f"  {_word(said)} {said['what']}: {said['seen']}", file=sys.stderr)
         limit.cancel()
     return rows, ended
 
 
+def _word(row: dict[str, object]) -> str:
+    return "PASS" if row["ok"] else "FAIL"
+
+
 def _table(rows: list[dict[str, object]]) -> str:
     head = ("", "driver", "what", "seconds in the guest", "seen")
-    cells = [
-        ("ok" if one["ok"] else "FAIL", str(one["driver"]), str(one["what"]), str(one["took_s"]), str(one["seen"]))
-        for one in rows
-    ]
+    cells = [(_word(one), str(one["driver"]), str(one["what"]), str(one["took_s"]), str(one["seen"])) for one in rows]
     widths = [max(len(row[column]) for row in (head, *cells)) for column in range(len(head) - 1)]
     return "\n".join(
         "  ".join((*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]))
