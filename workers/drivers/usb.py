@@ -102,6 +102,7 @@ class UsbDriver:
             "serial": one.serial,
             "port": one.port,
             "class": one.device_class,
+            "interfaces": ",".join(one.interface_classes),
             "manufacturer": one.manufacturer,
             "product_name": one.product_name,
             "speed": f"{one.speed_mbps} Mbit/s" if one.speed_mbps else "",

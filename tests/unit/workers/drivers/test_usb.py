@@ -65,6 +65,15 @@ def test_a_device_is_found_with_what_it_says_of_itself(tmp_path: Path) -> None:
     assert one.properties["sysfs"] == "/sys/devices/pci0000:00/0000:00:14.0/usb1/1-4"
 
 
+def test_what_a_device_is_for_stands_in_its_interfaces(tmp_path: Path) -> None:
+    """Their classes, each once, whatever else lies in the directory; none while the device is not set up."""
+    real = device(tmp_path)
+    assert "interfaces" not in _only(tmp_path).properties
+    classes = {"1-4:1.0": "03", "1-4:1.1": "08", "1-4:1.2": "03", "1-4:1.3": "banana", "1-4.2:1.0": "09", "ep_00": "0a"}
+    grow(real, {f"{name}/bInterfaceClass": found for name, found in classes.items()})
+    assert _only(tmp_path).properties["interfaces"] == "03,08,09"
+
+
 def test_no_usb_at_all_is_an_empty_list(tmp_path: Path) -> None:
     """A machine without USB has no devices, and no problem."""
     found = UsbDriver(FTDI, root=tmp_path).discover()
