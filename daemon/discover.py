@@ -10,6 +10,7 @@ from devd.daemon.claims import Claims
 from devd.daemon.cli import exits
 from devd.daemon.cli.exits import CommandError
 from devd.daemon.cli.output import put
+from devd.daemon.cli.tree import printable
 from devd.daemon.config import ConfigError, Resource, load
 from devd.daemon.look import Looked, look
 from devd.daemon.suggest import suggestion
@@ -60,11 +61,11 @@ def _surveyed(one: Surveyed) -> list[str]:
     looked = one.looked
     lines = [f"{one.driver}{f' ({one.kind})' if one.kind else ''}: {_count(looked.devices)}"]
     if looked.error:
-        lines = [f"{one.driver}: could not look: {looked.error}"]
+        lines = [f"{one.driver}: could not look: {printable(looked.error)}"]
     for device in looked.devices:
         used = looked.usage.get(device.id)
-        lines.append(f"  {_line(device)}{_facts(device)}{f'; in use: {used}' if used else ''}")
-    return [*lines, *(f"  note: {problem}" for problem in looked.problems)]
+        lines.append(f"  {_line(device)}{_facts(device)}{f'; in use: {printable(used)}' if used else ''}")
+    return [*lines, *(f"  note: {printable(problem)}" for problem in looked.problems)]
 
 
 # ---- what a configuration would offer ---------------------------------------------------------------------------
@@ -85,12 +86,12 @@ def _offered(resources: Iterable[Resource], output: Output) -> int:
 def _resource(resource: Resource, looked: Looked, claims: Claims) -> list[str]:
     lines = [f"{resource.name} ({resource.driver})"]
     if looked.error:
-        return [*lines, f"  could not look: {looked.error}"]
+        return [*lines, f"  could not look: {printable(looked.error)}"]
     shared = "" if resource.replicas == 1 else f", offered {resource.replicas} times"
     for device in looked.devices:
         conflict = claims.claim(resource.name, device)
-        lines.append(f"  {_line(device)}{shared}" if conflict is None else f"  not offered: {conflict}")
-    lines += [f"  note: {problem}" for problem in looked.problems]
+        lines.append(f"  {_line(device)}{shared}" if conflict is None else f"  not offered: {printable(conflict)}")
+    lines += [f"  note: {printable(problem)}" for problem in looked.problems]
     if not looked.devices:
         lines.append("  no devices now; they are offered when they appear")
     return lines
@@ -120,9 +121,9 @@ def _count(devices: Sequence[Device]) -> str:
 def _line(device: Device) -> str:
     nodes = ", ".join(f"{node.path} ({node.kind} {node.major}:{node.minor})" for node in device.nodes) or "no node"
     numa = "" if device.numa_node is None else f", NUMA node {device.numa_node}"
-    return f"{device.id}: {nodes}{numa}"
+    return printable(f"{device.id}: {nodes}{numa}")
 
 
 def _facts(device: Device) -> str:
     facts = [f"{name} {device.properties[name]}" for name in SHOWN if device.properties.get(name)]
-    return f"; {', '.join(facts)}" if facts else ""
+    return printable(f"; {', '.join(facts)}") if facts else ""

@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 
 from devd.daemon import events as ev
@@ -35,6 +35,7 @@ LONGEST_NAME = 200
 """A worker's ZAP domain (``command:`` and its id) has 255 bytes at most."""
 
 CHANGED = "the configuration of its resource was changed"
+RENAMED = "the same device is reached by another path now"
 
 log = logging.getLogger("devd.discovery")
 
@@ -144,6 +145,7 @@ class ScoutFeed:
         self._listings[listing.resource] = listing
         if self._started:
             self._apply(listing)
+            self._offer_freed()
         elif len(self._listings) == len(self._tables):
             self._begin()
 
@@ -154,11 +156,8 @@ class ScoutFeed:
         for table in self._tables.values():
             if table.drop(device):
                 table.notify()
-        if self._closed:
-            return
-        for listing in list(self._listings.values()):
-            if self._conflicts.get(listing.resource):
-                self._apply(listing)
+        if not self._closed:
+            self._offer_freed()
 
     def close(self) -> None:
         """Take no device in any more; those that are there may still leave."""
@@ -174,6 +173,15 @@ class ScoutFeed:
             if name in self._listings:
                 self._apply(self._listings[name])
 
+    def _offer_freed(self) -> None:
+        """Look again at what could not be offered, if something became free: the scouts will not list it again."""
+        for _turn in range(len(self._tables)):  # each may free something for the next
+            if not self._claims.take_freed():
+                return
+            for name in list(self._tables):
+                if name in self._listings and self._conflicts.get(name):
+                    self._apply(self._listings[name])
+
     def _apply(self, listing: Listing) -> None:
         table = self._tables[listing.resource]
         seen = {device.id for device in listing.devices}
@@ -188,28 +196,25 @@ class ScoutFeed:
                 self._supervisor.send(device_id, ev.Retired(self._supervisor.now()))
             else:
                 self._gone(table, device_id)
-        conflicts: list[str] = []
-        kept: set[str] = set()
-        for device in listing.devices:
-            conflict = _unfit(device, kept) or self._claims.claim(listing.resource, device)
+        fit, conflicts = _fit(listing)
+        for device, conflict in zip(fit, self._claims.claim_all(listing.resource, fit), strict=True):
             if conflict is None:
-                kept.add(device.id)
                 self._present(table, device)
             else:
                 conflicts.append(conflict)
-        for device_id in [one for one in table.devices if one in seen - kept]:
-            self._gone(table, device_id)
+                if device.id in table.devices:
+                    self._gone(table, device.id, conflict)
         for conflict in conflicts:
             if conflict not in self._conflicts.get(listing.resource, ()):
                 log.error("%s: %s", listing.resource, conflict, extra={"resource": listing.resource})
         self._conflicts[listing.resource] = tuple(conflicts)
         table.discovered()
 
-    def _gone(self, table: ResourceTable, device_id: str) -> None:
+    def _gone(self, table: ResourceTable, device_id: str, why: str = "") -> None:
         nodes = ", ".join(node.path for node in table.devices[device_id].nodes) or device_id
         detail = f"{nodes} is gone: unplugged, or its driver let go of it"
-        detail = next(iter(self._said_of(table.name, device_id)), detail)
-        self._claims.release_nodes(device_id)
+        detail = why or next(iter(self._said_of(table.name, device_id)), detail)
+        self._claims.leaving(device_id, vanished=not why)
         self._supervisor.send(device_id, ev.Vanished(self._supervisor.now(), detail))
 
     def _said_of(self, resource: str, device_id: str) -> list[str]:
@@ -224,10 +229,11 @@ class ScoutFeed:
         spec = self._worker_spec(table.config, device)
         charge = self._supervisor.get(device.id)
         if known is not None and charge is not None and known != device:
-            replaced = "" if known.nodes == device.nodes else _replacement(known, device)
+            replaced = "" if _numbers(known) == _numbers(device) else _replacement(known, device)
             self._supervisor.respec(device.id, spec, replaced)
-            if not replaced and known.params != device.params:
-                self._supervisor.respecify(device.id, spec, _policy(table.config), CHANGED)
+            if not replaced and (known.params, known.nodes) != (device.params, device.nodes):
+                why = CHANGED if known.nodes == device.nodes else RENAMED
+                self._supervisor.respecify(device.id, spec, _policy(table.config), why)
         if charge is None or not charge.state.present or not charge.state.wanted:
             self._supervisor.add(device.id, table.name, _policy(table.config), spec)
 
@@ -254,11 +260,28 @@ class ScoutFeed:
         return make
 
 
-def _unfit(device: Device, before: set[str]) -> str | None:
+def _fit(listing: Listing) -> tuple[list[Device], list[str]]:
+    """Return the devices of a list that can be offered at all, and why the others cannot."""
+    fit: dict[str, Device] = {}
+    problems = []
+    for device in listing.devices:
+        unfit = _unfit(device, fit)
+        if unfit is None:
+            fit[device.id] = device
+        else:
+            problems.append(unfit)
+    return list(fit.values()), problems
+
+
+def _unfit(device: Device, before: Collection[str]) -> str | None:
     """Return why a device cannot be offered at all: its id breaks the kubelet's rules, or stands twice in the list."""
     if not DEVICE_ID.fullmatch(device.id):
         return f"device id {device.id!r:.80} is not 1 to {MAX_ID_CHARS} of letters, digits, '.', '_', ':' and '-'"
     return f"device id {device.id!r} stands twice in what was discovered" if device.id in before else None
+
+
+def _numbers(device: Device) -> list[tuple[str, int, int]]:
+    return [(node.kind, node.major, node.minor) for node in device.nodes]
 
 
 def _replacement(old: Device, new: Device) -> str:

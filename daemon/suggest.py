@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from devd.daemon.claims import Claims
+from devd.daemon.cli.tree import printable
 from devd.daemon.survey import Surveyed
 from devd.ipc.messages import Device
 
@@ -141,6 +142,14 @@ NAMES: Mapping[str, Callable[[Mapping[str, str]], str]] = {
 }
 
 
+NODES_OWN: Mapping[str, str] = {
+    "03": "an input device (interface class 03: keyboards, mice, and what else speaks as they do)",
+    "09": "a hub: what is plugged into it would go along",
+    "e0": "a radio (interface class e0), which the node's own Bluetooth or network may use",
+}
+"""USB classes (usb.org, defined class codes) of devices that the node itself works with, and the reason in words."""
+
+
 def _of(one: Surveyed) -> list[Suggestion]:
     if one.driver == "node":
         return [_of_nodes(one)]
@@ -187,6 +196,8 @@ def _of_model(one: Surveyed, values: tuple[str, ...], devices: list[Device]) -> 
         made.devices, made.why_not = devices, _in_use(one, used)
     if one.driver == "pci":
         made.why_not = _bare(devices)
+    elif one.driver == "usb":
+        made.why_not = made.why_not or _for_the_node(devices)
     return made
 
 
@@ -197,6 +208,13 @@ def _bare(devices: list[Device]) -> str:
         f"bound to {', '.join(drivers)}; a container gets nothing of a bare function: give it the driver's nodes "
         "(match.nodes), or bind it to vfio-pci and offer it by driver vfio"
     )
+
+
+def _for_the_node(devices: list[Device]) -> str:
+    """Say why a USB device is rather the node's own than a container's, or nothing."""
+    facts = [device.properties for device in devices]
+    classes = {one for each in facts for one in (each.get("class", ""), *each.get("interfaces", "").split(","))}
+    return next((why for code, why in NODES_OWN.items() if code in classes), "")
 
 
 def _in_use(one: Surveyed, devices: Iterable[Device] | None = None) -> str:
@@ -231,7 +249,8 @@ def _block(one: Suggestion) -> list[str]:
 
 
 def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="#   ")
+    # Names of devices and programs stand in it: a character that YAML breaks a line at would end the comment.
+    return textwrap.wrap(printable(text), WIDTH, initial_indent="# ", subsequent_indent="#   ")
 
 
 def _flow(value: Mapping[str, object]) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from devd.ipc.messages import Device, Node
 from devd.workers.drivers import make_driver
-from devd.workers.errors import SpecError
-from devd.workers.hw import holders
+from devd.workers.errors import SpecError, explain
+from devd.workers.hw import attributes, holders, subtree
 
 EXIT_FAILED = 1
 ROOT = Path("/")
@@ -31,26 +31,38 @@ def run() -> int:
     answer: dict[str, object] = {
         "devices": [asdict(device) for device in found.devices],
         "problems": found.problems,
-        "usage": _usage(found.devices) if question.get("usage") else {},
+        "usage": usage(found.devices) if question.get("usage") else {},
     }
     json.dump(answer, sys.stdout)
     return 0
 
 
-def _usage(devices: Sequence[Device]) -> dict[str, str]:
+def usage(devices: Sequence[Device], root: Path = ROOT) -> dict[str, str]:
     """Return who uses which device, as far as this process may see it."""
-    found = {device.id: [who for node in device.nodes if not node.shared for who in _users(node)] for device in devices}
+    found = {device.id: _users(device, root) for device in devices}
     return {name: ", ".join(users) for name, users in found.items() if users}
 
 
-def _users(node: Node) -> tuple[str, ...]:
+def _users(device: Device, root: Path) -> tuple[str, ...]:
+    """Return who uses a device: of a USB device all that its drivers made of it counts, the disk as well as the tty."""
+    nodes = [node for node in device.nodes if not node.shared]
+    if device.properties.get("subsystem") == "usb":
+        directory = attributes.under(root, device.properties["sysfs"])
+        try:
+            return subtree.users(root, [directory], [node.path for node in nodes]).known
+        except OSError as error:
+            return (f"not known who: {explain('look', str(error.filename or directory), error)}",)
+    return tuple(dict.fromkeys(who for node in nodes for who in _users_of(node, root)))
+
+
+def _users_of(node: Node, root: Path) -> tuple[str, ...]:
     kernel: tuple[str, ...] = ()
     if node.kind == "block":
         try:
-            kernel = holders.of_block(ROOT, Path(node.path).resolve().name).known
+            kernel = holders.of_block(root, Path(node.path).resolve().name).known
         except OSError:
             kernel = ()
-    return (*kernel, *holders.of_nodes(ROOT, (node.path,)).known)
+    return (*kernel, *holders.of_nodes(root, (node.path,)).known)
 
 
 if __name__ == "__main__":

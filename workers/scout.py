@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from devd.ipc import inotify
-from devd.ipc.messages import Device, Fault, Listing, Reset, ResetDone, WorkerSpec
+from devd.ipc.messages import Device, Fault, Findings, Listing, Reset, ResetDone, WorkerSpec
 from devd.workers.channel import Channel
 from devd.workers.drivers import make_driver
 from devd.workers.drivers.base import Driver, Found
@@ -130,6 +130,7 @@ class Scout:
         self._channel = channel
         self._driver = driver
         self._driver.leave_alone = frozenset(spec.leave_alone)
+        self._driver.baseline = self._left = spec.baseline
         self._watch = watch
         self._report = Reporter(channel, spec, "discover")
         self._last: tuple[tuple[Device, ...], tuple[str, ...]] | None = None
@@ -146,6 +147,7 @@ class Scout:
         except OSError as error:
             self._end("fail", explain("discover", str(error.filename or self._driver.what), error), began_s)
             return
+        self._remember()
         self._send(found)
         took_s = time.monotonic() - began_s
         if took_s > self._spec.timeout_s:
@@ -175,6 +177,13 @@ class Scout:
             found = self._driver.discover()
             self._watch.follow(found.directories)
         return found
+
+    def _remember(self) -> None:
+        """Leave to the next scout what this one knows, before the list that was made with it."""
+        left = dict(self._driver.baseline)
+        if left != self._left:
+            self._left = left
+            self._channel.send(Findings(self._spec.device, self._spec.incarnation, (), (), {}, left))
 
     def _send(self, found: Found) -> None:
         problems = (*found.problems, *((self._watch.problem,) if self._watch.problem else ()))

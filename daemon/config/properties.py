@@ -71,6 +71,7 @@ PROPERTIES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "serial": "the serial number",
             "port": "where it is plugged in",
             "class": "the device class",
+            "interfaces": "the classes of its interfaces, joined by commas",
             "manufacturer": "what it calls its maker",
             "product_name": "what it calls itself",
             "speed": "the speed",

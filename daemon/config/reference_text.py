@@ -41,8 +41,9 @@ More files are in [examples/](../examples/); [everything.yaml](../examples/every
 
 MATCH = """### match
 
-Which devices a resource offers. Its keys depend on the driver. No device may be offered by two resources: the first
-one that lists it keeps it, and `devd status` shows the conflict.
+Which devices a resource offers. Its keys depend on the driver. No device may be offered by two resources, nor under two
+ids by one: the first one that lists it keeps it, and `devd status` shows the conflict. A device that is gone keeps its
+node as long as it stands in the list (`discovery.linger`); what has come to that node meanwhile is offered after that.
 """
 
 NODE_IDS = """A device's id is its path below /dev (`ttyUSB0`). A path with other characters than letters, digits

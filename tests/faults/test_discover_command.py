@@ -1,6 +1,7 @@
 """``devd discover`` on this machine: real drivers, real processes, and a daemon that runs what was suggested."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,17 +9,26 @@ from pathlib import Path
 import pytest
 import yaml
 
+from devd.daemon import discover
 from devd.daemon.demo.rig import Rig
+from devd.daemon.look import Looked
+from devd.daemon.suggest import suggestion
+from devd.daemon.survey import Surveyed
+from devd.ipc.messages import Device
 from tests.faults.worlds import scenario, until
+from tests.unit.workers.drivers import usb_tree
 
 FUSE = Path("/dev/fuse")
+USB_WORLD = Path(__file__).parents[1] / "support" / "usbworld"
 needs_fuse = pytest.mark.skipif(not FUSE.is_char_device(), reason="this machine has no /dev/fuse to find")
 
 
-def devd(*words: str) -> subprocess.CompletedProcess[str]:
+def devd(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
     command = [sys.executable, "-m", "devd", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
+    )
 
 
 @needs_fuse
@@ -81,3 +91,33 @@ def test_wrong_configuration_is_told_by_place(tmp_path: Path) -> None:
     told = devd("discover", "--config", str(file))
     assert told.returncode == 2
     assert "resources[0]" in told.stderr
+
+
+def test_devices_words_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
+    """A device that calls itself by an escape sequence is shown with it escaped; JSON escapes by itself."""
+    for port, number in (("1-1", 5), ("1-2", 6)):
+        usb_tree.device(tmp_path / "world", port, serial="\x1b[2J\u2028X", number=number)
+    file = tmp_path / "devd.yaml"
+    file.write_text('resources: [{name: a.io/x, driver: usbworld, match: {vendor: "0403"}}]', encoding="utf-8")
+    place = {"PYTHONPATH": str(USB_WORLD), "USB_WORLD": str(tmp_path / "world")}
+    for output in ("text", "json"):
+        told = devd("discover", "--config", str(file), "-o", output, **place)
+        assert told.returncode == 0, told.stderr
+        assert "say they are 0403:6001:" in told.stdout
+        assert all(one.isprintable() for one in told.stdout.replace("\n", ""))
+
+
+def test_words_of_devices_and_programs_stay_in_their_line() -> None:
+    """What a device says of itself, who uses it and why it could not be looked at; in a comment of YAML as well."""
+    evil = "\x1b[31mred\u2028- name: b.io/evil\x85"
+    device = Device("x", (), {"product_name": evil, "vendor": "1d6b", "product": "0104"})
+    found = Surveyed("usb", "", {}, Looked((device,), (evil,), {"x": evil}))
+    failed = Surveyed("pci", "", {}, Looked(error=evil))
+    shown = [*discover._surveyed(found), *discover._surveyed(failed)]
+    assert len(shown) == 4
+    assert all("\\x1b[31mred" in one for one in shown[1:])
+    assert all(sign.isprintable() for line in shown for sign in line)
+    text = suggestion([found])
+    assert "evil" in text
+    assert all(sign.isprintable() for sign in text.replace("\n", ""))
+    assert [one["name"] for one in yaml.safe_load(text)["resources"]] == ["devd.io/simulated"]

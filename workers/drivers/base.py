@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,10 +35,12 @@ class Driver(Protocol):
 
     Paths in ``leave_alone`` are neither touched nor listed: whoever touches them may hang as another process does.
     ``uevents`` are the subsystems whose events can change the list; none where its directories tell all. ``watches``
-    says that there may be such directories at all: a user has few inotify instances (128 by default).
+    says that there may be such directories at all: a user has few inotify instances (128 by default). ``baseline`` is
+    what one scout leaves to the next, set before the first look and plain (see ``ipc.messages.Findings``).
     """
 
     leave_alone: frozenset[str]
+    baseline: Mapping[str, object]
     uevents: Collection[str]
     watches: bool
 

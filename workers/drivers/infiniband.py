@@ -9,7 +9,7 @@ from devd.workers.drivers.base import Found
 from devd.workers.drivers.infiniband_resets import FunctionReset, LinkReset, RecoverReset, ReloadReset
 from devd.workers.drivers.infiniband_signals import SIGNALS, InfinibandSignals
 from devd.workers.drivers.kind import DriverKind, ResetKind
-from devd.workers.drivers.twins import Candidate, listed
+from devd.workers.drivers.twins import Candidate, Twins, listed
 from devd.workers.errors import SpecError
 from devd.workers.hw import attributes, infiniband, pci, selection
 from devd.workers.hw.allowance import Allowance
@@ -45,13 +45,14 @@ class InfinibandDriver:
             if kind not in BUNDLE:
                 raise SpecError(f"match.nodes: {kind!r} found, allowed are {', '.join(BUNDLE)}")
         self._root = root
+        self.twins = Twins()
         self.what = self._selection.words("RDMA devices")
 
     def discover(self) -> Found:
         """Read sysfs once. Raises OSError."""
         problems: list[str] = []
         candidates = [one for adapter in infiniband.adapters(self._root) for one in self._candidate(adapter, problems)]
-        devices, twins = listed(candidates, self._selection)
+        devices, twins = listed(candidates, self._selection, self.twins)
         directories = (self._root / "dev/infiniband", self._root / "dev")
         return Found(tuple(devices), tuple(twins + problems), directories)
 

@@ -46,6 +46,7 @@ class NodeDriver:
             if not pattern.startswith("/"):
                 raise SpecError(f"match: {pattern!r} found, an absolute path is needed")
         self.leave_alone: frozenset[str] = frozenset()
+        self.baseline: Mapping[str, object] = {}
         self.uevents: Collection[str] = ()
         self.watches = True
         self.what = every[0]

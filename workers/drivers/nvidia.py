@@ -8,7 +8,7 @@ from devd.workers.drivers.base import Found
 from devd.workers.drivers.kind import DriverKind, ResetKind, Tools
 from devd.workers.drivers.nvidia_resets import GpuReset
 from devd.workers.drivers.nvidia_signals import SIGNALS, NvidiaSignals
-from devd.workers.drivers.twins import Candidate, listed
+from devd.workers.drivers.twins import Candidate, Twins, listed
 from devd.workers.hw import attributes, nvidia, pci, selection
 from devd.workers.hw.allowance import Allowance
 from devd.workers.hw.nvml import NvmlError, Session
@@ -32,6 +32,7 @@ class NvidiaDriver:
         self._selection = selection.select(match, KEYS, ("offer",))
         self._offer = Params("match", match).choice("offer", ("gpu", "mig"), "gpu")
         self._root = root
+        self.twins = Twins()
         self.what = self._selection.words("NVIDIA GPUs" if self._offer == "gpu" else "MIG devices")
 
     def discover(self) -> Found:
@@ -49,7 +50,7 @@ class NvidiaDriver:
             else:
                 candidates.extend(self._instances(gpu, split, problems))
         numberless = [one.port for one in candidates if not one.nodes]
-        devices, twins = listed([one for one in candidates if one.nodes], self._selection)
+        devices, twins = listed([one for one in candidates if one.nodes], self._selection, self.twins)
         problems.extend(f"{port} has no device numbers in /proc/devices: skipped" for port in numberless)
         directories = (self._root / "dev", self._root / "dev/nvidia-caps")
         return Found(tuple(devices), tuple(twins + problems), directories)

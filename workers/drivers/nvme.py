@@ -8,7 +8,7 @@ from devd.workers.drivers.base import Found
 from devd.workers.drivers.kind import DriverKind, ResetKind
 from devd.workers.drivers.nvme_resets import ControllerReset, SubsystemReset, reach_of
 from devd.workers.drivers.nvme_signals import SIGNALS, NvmeSignals
-from devd.workers.drivers.twins import Candidate, listed
+from devd.workers.drivers.twins import Candidate, Twins, listed
 from devd.workers.hw import attributes, nodes, nvme, pci, selection
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
@@ -26,6 +26,7 @@ class NvmeDriver:
         self._selection = selection.select(match, KEYS, ("offer",))
         self._offer = Params("match", match).choice("offer", ("namespace", "controller"), "namespace")
         self._root = root
+        self.twins = Twins()
         self.what = self._selection.words(f"NVMe {self._offer}s")
 
     def discover(self) -> Found:
@@ -37,7 +38,7 @@ class NvmeDriver:
         else:
             candidates.extend(self._controller(one) for one in controllers)
         numberless = [one.properties["name"] for one in candidates if not one.nodes]
-        devices, problems = listed([one for one in candidates if one.nodes], self._selection)
+        devices, problems = listed([one for one in candidates if one.nodes], self._selection, self.twins)
         problems.extend(f"{name} has no device number: skipped" for name in numberless)
         return Found(tuple(devices), tuple(problems), (self._root / "dev",))
 

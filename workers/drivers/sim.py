@@ -26,6 +26,7 @@ class SimDriver:
         else:
             self._devices = [_Simulated.of(one) for one in params.maps("devices")]
         self.leave_alone: frozenset[str] = frozenset()
+        self.baseline: Mapping[str, object] = {}
         self.uevents: Collection[str] = ()
         self.watches = any(one.path for one in self._devices)
         self.what = f"{len(self._devices)} simulated devices"

@@ -1,14 +1,13 @@
 """Driver ``usb``: USB devices, known by vendor, product and serial, else by their port. Discovery opens nothing."""
 
 import fnmatch
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from devd.ipc.messages import Device, Node
 from devd.workers.drivers.base import Found
 from devd.workers.drivers.kind import DriverKind, ResetKind
-from devd.workers.drivers.twins import Candidate, listed
+from devd.workers.drivers.twins import Candidate, Twins, listed
 from devd.workers.drivers.usb_resets import AuthorizedReset, PortReset, allowed_resets
 from devd.workers.drivers.usb_signals import SIGNALS, UsbSignals
 from devd.workers.errors import SpecError
@@ -43,14 +42,16 @@ class UsbDriver:
         self._nodes = params.texts("nodes") or [RAW]
         self._by_port = params.choice("identity", ("serial", "port"), "serial") == "port"
         self._root = root
+        self.twins = Twins()
         self.what = self._selection.words("USB devices")
 
     def discover(self) -> Found:
         """Read sysfs once. Raises OSError."""
         hubs_too = "class" in self._selection.include
         seen = [one for one in usb.devices(self._root) if hubs_too or one.device_class != usb.HUB_CLASS]
-        count = Counter(self._own_name(one) for one in seen)
-        found, problems = listed([self._candidate(one, count) for one in seen], self._selection)
+        # First of all: under which stable name a node is given depends on whether the device's own is good for one.
+        self.twins.see([(self._own_name(one), self._port(one)) for one in seen])
+        found, problems = listed([self._candidate(one) for one in seen], self._selection, self.twins)
         devices = [one for one in found if one.nodes]
         problems.extend(
             f"{one.properties['name']} ({one.id}) has none of the nodes {', '.join(self._nodes)}: not offered"
@@ -62,13 +63,16 @@ class UsbDriver:
     def _own_name(self, one: usb.UsbDevice) -> str:
         return f"{one.ids}:{one.serial}" if one.serial and not self._by_port else ""
 
-    def _candidate(self, one: usb.UsbDevice, count: Mapping[str, int]) -> Candidate:
+    def _port(self, one: usb.UsbDevice) -> str:
+        return one.port if self._own_name(one) else f"{one.ids}-{one.port}"
+
+    def _candidate(self, one: usb.UsbDevice) -> Candidate:
         own = self._own_name(one)
-        by: devlinks.By = "by-id" if own and count[own] == 1 else "by-path"
+        by: devlinks.By = "by-id" if own and not self.twins.shared(own) else "by-path"
         leaves = subtree.own_leaves(one.directory, usb.NAME)
         return Candidate(
             own_name=own,
-            port=one.port if own else f"{one.ids}-{one.port}",
+            port=self._port(one),
             nodes=tuple(self._node(leaf, by) for leaf in leaves if self._takes(leaf.name)),
             properties=self._properties(one),
             numa_node=one.numa_node,
@@ -98,6 +102,7 @@ class UsbDriver:
             "serial": one.serial,
             "port": one.port,
             "class": one.device_class,
+            "interfaces": ",".join(one.interface_classes),
             "manufacturer": one.manufacturer,
             "product_name": one.product_name,
             "speed": f"{one.speed_mbps} Mbit/s" if one.speed_mbps else "",

@@ -13,6 +13,7 @@ NAME = re.compile(r"[0-9]+-[0-9]+(?:\.[0-9]+)*")
 HUB_CLASS = "09"
 _ID = re.compile(r"[0-9a-f]{4}")
 _CLASS = re.compile(r"[0-9a-f]{2}")
+_INTERFACE = re.compile(rf"{NAME.pattern}:[0-9]+\.[0-9]+")
 _ROOT_HUB = re.compile(r"usb[0-9]+")
 _VERSION = re.compile(r"([0-9]{1,2})\.[0-9]{2}")
 
@@ -23,7 +24,8 @@ class UsbDevice:
 
     ``port`` says where it is plugged in and outlives a reboot: the host controller's own place, the USB version of
     the bus (one socket has a USB 2 and a USB 3 port), and the ports on the way. ``node`` is the raw device's, which
-    has another number after each replug.
+    has another number after each replug. ``interface_classes`` are those of its interfaces ("03", "08"), each once: a
+    device says there what it is for, not in ``device_class``. None while it is not configured.
     """
 
     name: str
@@ -34,6 +36,7 @@ class UsbDevice:
     manufacturer: str
     product_name: str
     device_class: str
+    interface_classes: tuple[str, ...]
     speed_mbps: str
     port: str
     node: tuple[Node, ...]
@@ -70,6 +73,7 @@ def device(root: Path, name: str) -> UsbDevice | None:
         manufacturer=text("manufacturer"),
         product_name=text("product"),
         device_class=found if _CLASS.fullmatch(found := text("bDeviceClass")) else "",
+        interface_classes=_interface_classes(directory),
         speed_mbps=text("speed"),
         port=port(directory),
         node=_node(directory),
@@ -110,6 +114,13 @@ def _node(directory: Path) -> tuple[Node, ...]:
     if bus is None or number is None:
         return ()
     return nodes.of_directory(directory, f"/dev/bus/usb/{bus:03d}/{number:03d}", "char")
+
+
+def _interface_classes(directory: Path) -> tuple[str, ...]:
+    """Return the classes of a device's interfaces, which are directories of their own below its. Raises OSError."""
+    interfaces = [directory / one for one in attributes.names(directory) if _INTERFACE.fullmatch(one)]
+    found = {attributes.text(one / "bInterfaceClass") or "" for one in interfaces}
+    return tuple(sorted(one for one in found if _CLASS.fullmatch(one)))
 
 
 def _numa_node(directory: Path) -> int | None:

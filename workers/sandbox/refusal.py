@@ -54,6 +54,7 @@ class RefusedDriver:
 
     def __init__(self, reason: str) -> None:
         self.leave_alone: frozenset[str] = frozenset()
+        self.baseline: Mapping[str, object] = {}
         self.uevents: Collection[str] = ()
         self.watches = False
         self._reason = reason

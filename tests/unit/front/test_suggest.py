@@ -107,6 +107,41 @@ def test_dangerous_nodes_are_commented_out(kind: str, tmp_path: Path) -> None:
     assert "# commented out: " in text
 
 
+def stick(name: str, minor: int, **facts: str) -> Device:
+    """Return a USB device."""
+    return Device(name, (node(f"/dev/bus/usb/001/00{minor}", minor),), {"vendor": "1d6b", "product": "0104", **facts})
+
+
+def test_disk_on_usb_that_is_mounted_is_commented_out(tmp_path: Path) -> None:
+    """What is mounted below the raw node is in use, which the reason says."""
+    text = suggestion([hardware("usb", stick("usb1", 1, interfaces="08"), usb1="sda1 is mounted on /media")])
+    assert list(taken(text, tmp_path)) == ["devd.io/simulated"]
+    assert "# commented out: in use: usb1: sda1 is mounted on /media" in text
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"interfaces": "03"}, "an input device"),
+        ({"interfaces": "01,03"}, "an input device"),
+        ({"class": "09"}, "a hub"),
+        ({"interfaces": "09"}, "a hub"),
+        ({"class": "e0"}, "a radio"),
+    ],
+)
+def test_what_the_node_itself_works_with_is_commented_out(facts: dict[str, str], why: str, tmp_path: Path) -> None:
+    """Nobody shall lose the keyboard by a paste: such devices stand as a comment with the reason."""
+    text = suggestion([hardware("usb", stick("usb1", 1, **facts))])
+    assert list(taken(text, tmp_path)) == ["devd.io/simulated"]
+    assert f"# commented out: {why}" in text
+
+
+def test_other_usb_devices_are_suggested(tmp_path: Path) -> None:
+    """A serial adapter and a free memory stick are what one looks for."""
+    text = suggestion([hardware("usb", stick("usb1", 1, interfaces="08,ff"))])
+    assert [one["match"] for one in taken(text, tmp_path).values()] == [{"vendor": "1d6b", "product": "0104"}]
+
+
 def test_names_stay_apart(tmp_path: Path) -> None:
     """Two models whose names make the same resource name get a number."""
     found = [hardware("nvme", disk("nvme0n1", 2, "Disk+", "1"), disk("nvme1n1", 3, "Disk-", "2"))]

@@ -15,7 +15,7 @@ from devd.workers.errors import ResetError, SpecError
 from devd.workers.hw import usb_calls
 from tests.unit.workers.drivers.pci_tree import call, process
 from tests.unit.workers.drivers.tree import GARBAGE, grow
-from tests.unit.workers.drivers.usb_tree import device, tty, unplug
+from tests.unit.workers.drivers.usb_tree import device, replug, tty, unplug
 
 FTDI = {"vendor": "0403"}
 PORT = "0000:00-14.0-usb2-4"
@@ -63,6 +63,15 @@ def test_a_device_is_found_with_what_it_says_of_itself(tmp_path: Path) -> None:
     assert one.properties["port"] == PORT
     assert one.properties["speed"] == "12 Mbit/s"
     assert one.properties["sysfs"] == "/sys/devices/pci0000:00/0000:00:14.0/usb1/1-4"
+
+
+def test_what_a_device_is_for_stands_in_its_interfaces(tmp_path: Path) -> None:
+    """Their classes, each once, whatever else lies in the directory; none while the device is not set up."""
+    real = device(tmp_path)
+    assert "interfaces" not in _only(tmp_path).properties
+    classes = {"1-4:1.0": "03", "1-4:1.1": "08", "1-4:1.2": "03", "1-4:1.3": "banana", "1-4.2:1.0": "09", "ep_00": "0a"}
+    grow(real, {f"{name}/bInterfaceClass": found for name, found in classes.items()})
+    assert _only(tmp_path).properties["interfaces"] == "03,08,09"
 
 
 def test_no_usb_at_all_is_an_empty_list(tmp_path: Path) -> None:
@@ -116,6 +125,42 @@ def test_twins_are_told_apart_by_port_for_both(tmp_path: Path) -> None:
     ]
     assert found.problems == ("2 devices say they are 0403:6001:A50285BI: told apart by their ports",)
     assert _only(tmp_path, name="1-4").id == found.devices[0].id
+
+
+def test_a_twin_that_leaves_changes_neither_id_nor_path_of_the_other(tmp_path: Path) -> None:
+    """Unplugged or back, behind one driver or the next: the one that stays is the same device by the same path."""
+    tty(tmp_path, device(tmp_path))
+    tty(tmp_path, device(tmp_path, "1-7", number=6), "ttyUSB1", 1)
+    for number in (0, 1):
+        grow(tmp_path, {f"dev/serial/by-path/pci-usb-{number}": f"-> ../../ttyUSB{number}"})
+    grow(tmp_path, {"dev/serial/by-id/usb-FTDI": "-> ../../ttyUSB1"})
+    discovery = UsbDriver(FTDI | {"nodes": "ttyUSB*"}, root=tmp_path)
+    first, second = discovery.discover().devices
+    unplug(tmp_path, "1-4")
+    assert discovery.discover().devices == (second,)
+    later = UsbDriver(FTDI | {"nodes": "ttyUSB*"}, root=tmp_path)
+    later.twins.baseline = discovery.twins.baseline
+    assert later.discover().devices == (second,)
+    replug(tmp_path, "1-4")
+    assert later.discover().devices == (first, second)
+    assert [one.nodes[0].path for one in (first, second)] == [
+        "/dev/serial/by-path/pci-usb-0",
+        "/dev/serial/by-path/pci-usb-1",
+    ]
+
+
+def test_a_twin_that_appears_does_not_rename_the_first(tmp_path: Path) -> None:
+    """Who was there keeps the serial as its id, also when it is plugged into its port again; the twin has its port."""
+    device(tmp_path)
+    driver = UsbDriver(FTDI, root=tmp_path)
+    (one,) = driver.discover().devices
+    device(tmp_path, "1-3", number=6)
+    twin = "0403:6001:A50285BI-0000:00-14.0-usb2-3"
+    assert [each.id for each in driver.discover().devices] == [twin, one.id]
+    unplug(tmp_path, "1-4")
+    assert [each.id for each in driver.discover().devices] == [twin]
+    replug(tmp_path, "1-4")
+    assert [each.id for each in driver.discover().devices] == [twin, one.id]
 
 
 def test_the_port_is_the_id_of_all_if_wanted(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.unit.workers.drivers.tree import Content, grow, link
 
 BOOT = "proc/sys/kernel/random/boot_id"
+DEVICES = "sys/bus/usb/devices"
 CONTROLLER = "sys/devices/pci0000:00/0000:00:14.0"
 
 
@@ -65,4 +66,10 @@ def tty(root: Path, real: Path, name: str = "ttyUSB0", number: int = 0) -> None:
 
 def unplug(root: Path, name: str) -> None:
     """Take a device off the bus' list."""
-    (root / "sys/bus/usb/devices" / name).unlink()
+    (root / DEVICES / name).unlink()
+
+
+def replug(root: Path, name: str) -> None:
+    """Put a device that was unplugged back into its port, as it was."""
+    [real] = (root / CONTROLLER).glob(f"**/{name}")
+    link(root, f"{DEVICES}/{name}", str(real.relative_to(root)))
