@@ -129,16 +129,35 @@ def _whole_numbers(params: Params) -> tuple[int, ...]:
     return tuple(sorted({int(number) for number in numbers}))
 
 
-def allowed_resets(device: Device) -> Allowance:
-    """Return what the resets need beyond probing: devlink or ip, the function's directory, the right to set links."""
+def allowed_devlink(device: Device) -> Allowance:  # noqa: ARG001 - each reset kind is asked alike
+    """Return what the resets by devlink need beyond probing: to look who uses the function, and devlink itself."""
+    return Allowance(
+        read=("/sys", "/proc"),
+        execute=("devlink",),
+        sockets=("AF_NETLINK",),
+        capabilities=("CAP_NET_ADMIN",),
+        why="devlink speaks netlink",
+    )
+
+
+def allowed_link(device: Device) -> Allowance:  # noqa: ARG001 - each reset kind is asked alike
+    """Return what setting a link needs beyond probing: to look who uses the function, and rtnetlink."""
+    return Allowance(
+        read=("/sys", "/proc"),
+        sockets=("AF_NETLINK",),
+        capabilities=("CAP_NET_ADMIN",),
+        why="an interface is set down and up by rtnetlink",
+    )
+
+
+def allowed_function(device: Device) -> Allowance:
+    """Return what the function's reset needs beyond probing: to look who uses it, and its directory."""
     address = device.properties.get("address", "")
     return Allowance(
         read=("/sys", "/proc"),
         write=(f"/sys/bus/pci/devices/{address}",) if address else (),
-        execute=("devlink", "ip"),
-        sockets=("AF_NETLINK",),
-        capabilities=("CAP_NET_ADMIN", "CAP_DAC_OVERRIDE"),
-        why="resets speak netlink, or write the function's reset",
+        capabilities=("CAP_DAC_OVERRIDE",),
+        why="the attribute that resets is for root alone",
     )
 
 
@@ -149,14 +168,14 @@ DRIVER = DriverKind(
     allowed=allowed,
     resets={
         "recover": ResetKind(
-            lambda device, tools: RecoverReset(device, tools.runner), allowed_resets, "the firmware recovers itself"
+            lambda device, tools: RecoverReset(device, tools.runner), allowed_devlink, "the firmware recovers itself"
         ),
-        "link": ResetKind(lambda device, _tools: LinkReset(device), allowed_resets, "the interface goes down and up"),
+        "link": ResetKind(lambda device, _tools: LinkReset(device), allowed_link, "the interface goes down and up"),
         "reload": ResetKind(
-            lambda device, tools: ReloadReset(device, tools.runner), allowed_resets, "the driver goes down and up"
+            lambda device, tools: ReloadReset(device, tools.runner), allowed_devlink, "the driver goes down and up"
         ),
         "function": ResetKind(
-            lambda device, _tools: FunctionReset(device), allowed_resets, "the PCI function, if it takes nobody along"
+            lambda device, _tools: FunctionReset(device), allowed_function, "the PCI function, if it takes nobody along"
         ),
     },
     uevents=("infiniband", "infiniband_verbs", "infiniband_mad", "net"),

@@ -120,9 +120,12 @@ class LinkReset:
         for name in names:
             call.say(f"reset link {name}")
             try:
-                links.down_and_up(name)
+                links.down_and_up(name, self._hardware_address(name))
             except OSError as error:
                 raise ResetError(explain("set down and up", name, error)) from error
+
+    def _hardware_address(self, name: str) -> str:
+        return attributes.text(self._function.root / "sys/class/net" / name / "address") or ""
 
     def _interfaces(self) -> Sequence[str]:
         function = self._function

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,73 +23,8 @@ from devd.workers.drivers.infiniband import (
 from devd.workers.errors import ResetError, SpecError
 from devd.workers.hw import devlink
 from devd.workers.probes.base import Call
-from tests.unit.workers.drivers.tree import GARBAGE, Content, grow, link
-
-GUID = "0002:c903:00ab:cdef"
-PCI = "0000:05:00.0"
-COUNTERS = (
-    "symbol_error",
-    "link_error_recovery",
-    "link_downed",
-    "port_rcv_errors",
-    "local_link_integrity_errors",
-    "excessive_buffer_overrun_errors",
-    "port_xmit_discards",
-)
-
-
-def _adapter(
-    root: Path,
-    name: str = "mlx5_0",
-    *,
-    number: int = 0,
-    address: str = PCI,
-    guid: str = GUID,
-    layer: str = "InfiniBand",
-    port: Mapping[str, Content] | None = None,
-) -> Path:
-    """Grow one adapter with one port, its nodes and, for Ethernet, its interface; return the adapter's directory."""
-    pci = f"sys/devices/pci0000:00/{address}"
-    real = f"{pci}/infiniband/{name}"
-    attributes: dict[str, Content] = {
-        "state": "4: ACTIVE",
-        "phys_state": "5: LinkUp",
-        "link_layer": layer,
-        **{f"counters/{one}": "0" for one in COUNTERS},
-        **(port or {}),
-    }
-    files: dict[str, Content] = {
-        f"{pci}/numa_node": "0",
-        f"{pci}/sriov_numvfs": "0",
-        f"{pci}/reset_method": "flr bus",
-        f"{pci}/reset": "",
-        f"{real}/node_guid": guid,
-        f"{real}/fw_ver": "20.1",
-        f"{real}/hca_type": "MT4123",
-        **{f"{real}/ports/1/{key}": content for key, content in attributes.items()},
-        f"sys/class/infiniband_verbs/uverbs{number}/ibdev": name,
-        f"sys/class/infiniband_verbs/uverbs{number}/dev": "1:3",
-        f"sys/class/infiniband_mad/umad{number}/ibdev": name,
-        f"sys/class/infiniband_mad/umad{number}/dev": "1:3",
-        "sys/class/misc/rdma_cm/dev": "1:3",
-        f"dev/infiniband/uverbs{number}": "-> /dev/null",
-        f"dev/infiniband/umad{number}": "-> /dev/null",
-        "dev/infiniband/rdma_cm": "-> /dev/null",
-        "proc/sys/kernel/random/boot_id": "boot-1",
-    }
-    if layer == "Ethernet":
-        netdev = f"{pci}/net/eth{number}"
-        files |= {
-            f"{real}/ports/1/gid_attrs/ndevs/0": f"eth{number}",
-            f"{netdev}/carrier": "1",
-            f"{netdev}/carrier_down_count": "3",
-        }
-        if not (root / f"sys/class/net/eth{number}").is_symlink():
-            link(root, f"sys/class/net/eth{number}", netdev)
-    grow(root, files)
-    link(root, f"{real}/device", pci)
-    link(root, f"sys/class/infiniband/{name}", real)
-    return root / real
+from tests.unit.workers.drivers.infiniband_tree import GUID, PCI, adapter
+from tests.unit.workers.drivers.tree import GARBAGE, grow
 
 
 def _discover(root: Path, **match: object) -> list[Device]:
@@ -118,7 +53,7 @@ def _call(allowed_s: float = 5.0) -> Call:
 
 def test_an_adapter_is_found_with_its_bundle(tmp_path: Path) -> None:
     """The device is known by its GUID and has the verbs, management and connection manager nodes."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     device = _only(tmp_path)
     assert device.id == GUID
     assert [node.path for node in device.nodes] == [
@@ -139,8 +74,8 @@ def test_no_rdma_at_all_is_an_empty_list(tmp_path: Path) -> None:
 
 def test_a_renumbered_adapter_keeps_its_id(tmp_path: Path) -> None:
     """Another name, number and slot: the same GUID, the same device, with the nodes of now."""
-    _adapter(tmp_path / "before")
-    _adapter(tmp_path / "after", "mlx5_3", number=3, address="0000:81:00.0")
+    adapter(tmp_path / "before")
+    adapter(tmp_path / "after", "mlx5_3", number=3, address="0000:81:00.0")
     before, after = _only(tmp_path / "before"), _only(tmp_path / "after")
     assert before.id == after.id
     assert after.nodes[0].path == "/dev/infiniband/uverbs3"
@@ -150,7 +85,7 @@ def test_an_adapter_that_comes_and_goes_is_followed(tmp_path: Path) -> None:
     """The next scan sees what is there then."""
     driver = InfinibandDriver({}, root=tmp_path)
     assert driver.discover().devices == ()
-    _adapter(tmp_path)
+    adapter(tmp_path)
     assert [one.id for one in driver.discover().devices] == [GUID]
     (tmp_path / "sys/class/infiniband/mlx5_0").unlink()
     assert driver.discover().devices == ()
@@ -158,9 +93,9 @@ def test_an_adapter_that_comes_and_goes_is_followed(tmp_path: Path) -> None:
 
 def test_twins_are_told_apart_by_their_slots(tmp_path: Path) -> None:
     """Two adapters with one GUID both carry their address; without a GUID the address is the name."""
-    _adapter(tmp_path)
-    _adapter(tmp_path, "mlx5_1", number=1, address="0000:06:00.0")
-    _adapter(tmp_path, "mlx5_2", number=2, address="0000:07:00.1", guid="0000:0000:0000:0000")
+    adapter(tmp_path)
+    adapter(tmp_path, "mlx5_1", number=1, address="0000:06:00.0")
+    adapter(tmp_path, "mlx5_2", number=2, address="0000:07:00.1", guid="0000:0000:0000:0000")
     found = InfinibandDriver({}, root=tmp_path).discover()
     assert [one.id for one in found.devices] == [f"{GUID}-{PCI}", f"{GUID}-0000:06:00.0", "0000:07:00.1"]
     assert found.problems == (f"2 devices say they are {GUID}: told apart by their ports",)
@@ -168,7 +103,7 @@ def test_twins_are_told_apart_by_their_slots(tmp_path: Path) -> None:
 
 def test_chosen_ports_are_part_of_the_id(tmp_path: Path) -> None:
     """Each port of an adapter can be a resource of its own."""
-    real = _adapter(tmp_path)
+    real = adapter(tmp_path)
     grow(real, {"ports/2/state": "1: DOWN", "ports/2/phys_state": "2: Polling", "ports/2/link_layer": "InfiniBand"})
     first, second = _only(tmp_path, ports=[1]), _only(tmp_path, ports=[2])
     assert (first.id, second.id) == (f"{GUID}-p1", f"{GUID}-p2")
@@ -181,14 +116,14 @@ def test_chosen_ports_are_part_of_the_id(tmp_path: Path) -> None:
 
 def test_the_bundle_can_be_smaller(tmp_path: Path) -> None:
     """Management datagrams reach the whole fabric: a resource may leave them out."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     device = _only(tmp_path, nodes=["uverbs", "rdma_cm"])
     assert [node.path for node in device.nodes] == ["/dev/infiniband/uverbs0", "/dev/infiniband/rdma_cm"]
 
 
 def test_an_adapter_without_verbs_is_a_problem(tmp_path: Path) -> None:
     """Without the module no container could use it; the operator hears what to load."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     (tmp_path / "sys/class/infiniband_verbs/uverbs0/ibdev").unlink()
     found = InfinibandDriver({}, root=tmp_path).discover()
     assert found.devices == ()
@@ -205,7 +140,7 @@ def test_a_wrong_selection_is_refused(match: dict[str, object]) -> None:
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_garbage_in_every_attribute_breaks_nothing(tmp_path: Path, garbage: bytes) -> None:
     """Whatever the files hold, a scan ends, ids are clean and every check answers in plain text."""
-    _adapter(tmp_path, layer="Ethernet")
+    adapter(tmp_path, layer="Ethernet")
     device = _only(tmp_path)
     signals = InfinibandSignals(device, root=tmp_path)
     for path in (tmp_path / "sys").rglob("*"):
@@ -224,7 +159,7 @@ def test_garbage_in_every_attribute_breaks_nothing(tmp_path: Path, garbage: byte
 
 def test_a_healthy_infiniband_port_passes_all(tmp_path: Path) -> None:
     """Everything but what Ethernet and devlink have is offered, and well."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     signals = _signals(tmp_path)
     assert set(signals.offered) == {one.name for one in SIGNALS} - {"carrier", "firmware", "firmware-errors"}
     assert _bad(signals) == {}
@@ -232,7 +167,7 @@ def test_a_healthy_infiniband_port_passes_all(tmp_path: Path) -> None:
 
 def test_a_healthy_ethernet_port_passes_all(tmp_path: Path) -> None:
     """No subnet manager is looked for; the interface's carrier is."""
-    _adapter(tmp_path, layer="Ethernet")
+    adapter(tmp_path, layer="Ethernet")
     signals = _signals(tmp_path)
     assert "carrier" in signals.offered
     assert "subnet-manager" not in signals.offered
@@ -242,14 +177,14 @@ def test_a_healthy_ethernet_port_passes_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("state", "word"), [("2: INIT", "INIT"), ("3: ARMED", "ARMED")])
 def test_a_missing_subnet_manager_is_no_fault_of_the_port(tmp_path: Path, state: str, word: str) -> None:
     """INIT makes its own signal bad and the port's not."""
-    _adapter(tmp_path, port={"state": state})
+    adapter(tmp_path, port={"state": state})
     reason = f"port 1 is {word}: no subnet manager has brought it to ACTIVE, the device itself is well"
     assert _bad(_signals(tmp_path)) == {"subnet-manager": reason}
 
 
 def test_a_port_that_is_down_is_bad_with_its_link(tmp_path: Path) -> None:
     """DOWN and Polling: the port and the cable are both told."""
-    _adapter(tmp_path, port={"state": "1: DOWN", "phys_state": "2: Polling"})
+    adapter(tmp_path, port={"state": "1: DOWN", "phys_state": "2: Polling"})
     assert _bad(_signals(tmp_path)) == {
         "port-state": 'port 1 is "DOWN", ACTIVE is needed',
         "link": 'port 1 has its link in "Polling", LinkUp is needed',
@@ -259,7 +194,7 @@ def test_a_port_that_is_down_is_bad_with_its_link(tmp_path: Path) -> None:
 @pytest.mark.parametrize("state", ["", "banana", "9: NEW", "4 ACTIVE"])
 def test_a_state_that_makes_no_sense_is_not_well(tmp_path: Path, state: str) -> None:
     """Unknown is not healthy."""
-    _adapter(tmp_path, port={"state": state})
+    adapter(tmp_path, port={"state": state})
     assert "ACTIVE is needed" in _signals(tmp_path).check("port-state")
 
 
@@ -277,7 +212,7 @@ def test_a_state_that_makes_no_sense_is_not_well(tmp_path: Path, state: str) -> 
 )
 def test_each_counter_is_judged_by_its_growth(tmp_path: Path, name: str, attribute: str, grown: int) -> None:
     """One less than the limit is well, one more is not, and no other signal minds; a new worker goes on from there."""
-    real = _adapter(tmp_path)
+    real = adapter(tmp_path)
     first = _signals(tmp_path)
     assert _bad(first) == {}
     grow(real, {f"ports/1/counters/{attribute}": str(grown - 1)})
@@ -293,7 +228,7 @@ def test_each_counter_is_judged_by_its_growth(tmp_path: Path, name: str, attribu
 
 def test_a_saturated_counter_says_so(tmp_path: Path) -> None:
     """A 4-bit counter at 15 is a note when it stood there, and part of the reason when it got there."""
-    real = _adapter(tmp_path, port={"counters/local_link_integrity_errors": "15"})
+    real = adapter(tmp_path, port={"counters/local_link_integrity_errors": "15"})
     signals = _signals(tmp_path)
     assert signals.check("integrity") == ""
     assert list(signals.notes) == ["port 1 local_link_integrity_errors"]
@@ -307,7 +242,7 @@ def test_a_saturated_counter_says_so(tmp_path: Path) -> None:
 
 def test_counters_without_performance_management_are_not_offered(tmp_path: Path) -> None:
     """A text like "N/A (no PMA)" and a missing file are no signals, and no faults."""
-    real = _adapter(tmp_path, port={"counters/symbol_error": "N/A (no PMA)"})
+    real = adapter(tmp_path, port={"counters/symbol_error": "N/A (no PMA)"})
     (real / "ports/1/counters/port_rcv_errors").unlink()
     signals = _signals(tmp_path)
     assert {"symbol-errors", "receive-errors"}.isdisjoint(signals.offered)
@@ -316,7 +251,7 @@ def test_counters_without_performance_management_are_not_offered(tmp_path: Path)
 
 def test_an_ethernet_port_flaps_by_the_kernels_count(tmp_path: Path) -> None:
     """The interface's own count of lost carriers is judged as well."""
-    _adapter(tmp_path, layer="Ethernet")
+    adapter(tmp_path, layer="Ethernet")
     signals = _signals(tmp_path)
     assert signals.check("flaps") == ""
     grow(tmp_path, {f"sys/devices/pci0000:00/{PCI}/net/eth0/carrier_down_count": "6"})
@@ -325,7 +260,7 @@ def test_an_ethernet_port_flaps_by_the_kernels_count(tmp_path: Path) -> None:
 
 def test_a_lost_carrier_is_bad(tmp_path: Path) -> None:
     """Carrier 0 is told with the interface's name."""
-    _adapter(tmp_path, layer="Ethernet")
+    adapter(tmp_path, layer="Ethernet")
     signals = _signals(tmp_path)
     grow(tmp_path, {f"sys/devices/pci0000:00/{PCI}/net/eth0/carrier": "0"})
     assert signals.check("carrier") == "port 1 has no carrier on eth0"
@@ -333,7 +268,7 @@ def test_a_lost_carrier_is_bad(tmp_path: Path) -> None:
 
 def test_an_interface_in_a_pod_is_no_fault(tmp_path: Path) -> None:
     """The interface has left this network namespace with its pod: no signal, no fault."""
-    _adapter(tmp_path, layer="Ethernet")
+    adapter(tmp_path, layer="Ethernet")
     signals = _signals(tmp_path)
     (tmp_path / "sys/class/net/eth0").unlink()
     assert "carrier" not in signals.offered
@@ -342,7 +277,7 @@ def test_an_interface_in_a_pod_is_no_fault(tmp_path: Path) -> None:
 
 def test_a_device_that_is_gone_says_where_it_may_be(tmp_path: Path) -> None:
     """Gone is one signal; the others don't pile up."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     signals = _signals(tmp_path)
     (tmp_path / "sys/class/infiniband/mlx5_0").unlink()
     assert signals.check("present").startswith("mlx5_0 is gone from /sys/class/infiniband")
@@ -351,7 +286,7 @@ def test_a_device_that_is_gone_says_where_it_may_be(tmp_path: Path) -> None:
 
 def test_another_adapter_under_the_same_name_is_noticed(tmp_path: Path) -> None:
     """The kernel gives names anew; the GUID is the device."""
-    real = _adapter(tmp_path)
+    real = adapter(tmp_path)
     signals = _signals(tmp_path)
     grow(real, {"node_guid": "0002:c903:0000:0001"})
     assert signals.check("identity") == f'mlx5_0 has the GUID "0002:c903:0000:0001" now, had {GUID}'
@@ -359,7 +294,7 @@ def test_another_adapter_under_the_same_name_is_noticed(tmp_path: Path) -> None:
 
 def test_a_missing_node_is_noticed(tmp_path: Path) -> None:
     """Each node of the bundle must be there."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     signals = _signals(tmp_path)
     (tmp_path / "dev/infiniband/umad0").unlink()
     assert signals.check("node").startswith("stat /dev/infiniband/umad0: ENOENT")
@@ -391,7 +326,7 @@ def _asking(root: Path, program: str, baseline: InfinibandSignals | None = None)
 
 def test_a_firmware_that_is_well_passes(tmp_path: Path, tool: Callable[[str], str]) -> None:
     """Both reporters are asked for by name, of this PCI function."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     signals = _asking(tmp_path, tool(_ANSWER.format("healthy", 0)))
     assert {"firmware", "firmware-errors"} <= set(signals.offered)
     assert _bad(signals) == {}
@@ -401,7 +336,7 @@ def test_a_firmware_that_is_well_passes(tmp_path: Path, tool: Callable[[str], st
 
 def test_a_firmware_in_error_is_bad(tmp_path: Path, tool: Callable[[str], str]) -> None:
     """The reporter's state is the reason; errors that were recovered from are told by their own signal."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     first = _asking(tmp_path, tool(_ANSWER.format("healthy", 1)))
     assert first.check("firmware-errors") == ""
     second = _asking(tmp_path, tool(_ANSWER.format("error", 2)), first)
@@ -415,7 +350,7 @@ def test_a_firmware_in_error_is_bad(tmp_path: Path, tool: Callable[[str], str]) 
 )
 def test_a_devlink_without_an_answer_is_no_signal(tmp_path: Path, tool: Callable[[str], str], line: str) -> None:
     """No such reporter, no right, or nonsense: not offered, and a note says why."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     signals = _asking(tmp_path, tool(line))
     assert {"firmware", "firmware-errors"}.isdisjoint(signals.offered)
     assert signals.check("firmware") == ""
@@ -424,7 +359,7 @@ def test_a_devlink_without_an_answer_is_no_signal(tmp_path: Path, tool: Callable
 
 def test_a_missing_devlink_is_no_signal(tmp_path: Path) -> None:
     """Without the program there is a note."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     signals = _asking(tmp_path, str(tmp_path / "nothing"))
     assert "firmware" not in signals.offered
     assert "does not start: ENOENT" in signals.notes["fw"]
@@ -448,7 +383,7 @@ def test_devlinks_older_and_odder_answers_are_read(answer: str) -> None:
 
 def test_a_free_function_is_reset(tmp_path: Path) -> None:
     """The kernel is asked to reset the function alone."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     reset = FunctionReset(_only(tmp_path), root=tmp_path)
     assert reset.blast_radius() == ("mlx5_0",)
     reset.run(_call())
@@ -457,7 +392,7 @@ def test_a_free_function_is_reset(tmp_path: Path) -> None:
 
 def test_a_reset_that_would_take_neighbours_along_is_refused(tmp_path: Path) -> None:
     """A bus reset, and one whose way the kernel does not tell, are not this driver's."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     reset = FunctionReset(_only(tmp_path), root=tmp_path)
     pci = tmp_path / f"sys/devices/pci0000:00/{PCI}"
     (pci / "reset_method").write_text("bus\n")
@@ -471,8 +406,8 @@ def test_a_reset_that_would_take_neighbours_along_is_refused(tmp_path: Path) -> 
 
 def test_everyone_in_the_way_is_named(tmp_path: Path) -> None:
     """Virtual functions, the host's network and open verbs of the same function's other device all stop a reset."""
-    _adapter(tmp_path, layer="Ethernet")
-    _adapter(tmp_path, "mlx5_bond", number=1, layer="Ethernet")
+    adapter(tmp_path, layer="Ethernet")
+    adapter(tmp_path, "mlx5_bond", number=1, layer="Ethernet")
     pci = f"sys/devices/pci0000:00/{PCI}"
     grow(
         tmp_path,
@@ -499,7 +434,7 @@ def test_everyone_in_the_way_is_named(tmp_path: Path) -> None:
 
 def test_devlink_resets_run_the_tool_and_tell_its_refusal(tmp_path: Path, tool: Callable[[str], str]) -> None:
     """Recover and reload name the function; a tool that fails is quoted."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     device, program = _only(tmp_path), tool("exit 0")
     RecoverReset(device, CommandRunner(), root=tmp_path, devlink=program).run(_call())
     ReloadReset(device, CommandRunner(), root=tmp_path, devlink=program).run(_call())
@@ -515,16 +450,23 @@ def test_devlink_resets_run_the_tool_and_tell_its_refusal(tmp_path: Path, tool: 
 
 def test_an_infiniband_port_has_no_link_to_set_down(tmp_path: Path) -> None:
     """Its interface is not its link: refused instead of done in vain."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     with pytest.raises(ResetError, match="mlx5_0 has no Ethernet port"):
         LinkReset(_only(tmp_path), root=tmp_path).run(_call())
 
 
 def test_a_real_interface_is_set_down_and_up() -> None:
-    """In a network namespace of its own the loopback interface is up afterwards; a foreign name is refused."""
+    """In a network namespace of its own the loopback interface is up afterwards; a foreign name is refused.
+
+    So is an interface with another hardware address: one of another namespace that happens to have the name.
+    """
     code = (
-        "from pathlib import Path\nfrom devd.workers.hw import links\n"
-        "links.down_and_up('lo'); assert links._flags(__import__('socket').socket(), 'lo') & 1\n"
+        "from devd.workers.hw import links, rtnetlink\n"
+        "with rtnetlink.Route() as route: assert not route.link('lo').flags & 1\n"
+        "try:\n    links.down_and_up('lo', '02:00:00:00:00:01')\nexcept OSError as error:\n    print(error)\n"
+        "with rtnetlink.Route() as route: assert not route.link('lo').flags & 1\n"
+        "links.down_and_up('lo', '00:00:00:00:00:00')\n"
+        "with rtnetlink.Route() as route: assert route.link('lo').flags & 1\n"
         "try:\n    links.down_and_up('nothing0')\nexcept OSError as error:\n    print(error.errno)\n"
     )
     command = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-W", "ignore", "-c", code]
@@ -534,12 +476,15 @@ def test_a_real_interface_is_set_down_and_up() -> None:
         pytest.skip("unshare(1) is not installed")
     if any(words in done.stderr for words in ("unshare failed", "Operation not permitted", "failed to execute")):
         pytest.skip(f"no network namespace here: {done.stderr.strip()}")
-    assert (done.returncode, done.stdout.strip()) == (0, "19"), done.stderr
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        ["[Errno 19] the lo of this network namespace is 00:00:00:00:00:00, not 02:00:00:00:00:01", "19"],
+    ), done.stderr
 
 
 def test_the_sandbox_is_told_what_a_probe_needs(tmp_path: Path) -> None:
     """The directories, and devlink with its socket."""
-    _adapter(tmp_path, layer="Ethernet")
+    adapter(tmp_path, layer="Ethernet")
     needs = allowed(_only(tmp_path))
     assert {"/sys/class/net/eth0", f"/sys/bus/pci/devices/{PCI}"} <= set(needs.read)
     assert (needs.execute, needs.sockets) == (("devlink",), ("AF_NETLINK",))
