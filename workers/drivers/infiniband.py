@@ -11,7 +11,7 @@ from devd.workers.drivers.infiniband_signals import SIGNALS, InfinibandSignals
 from devd.workers.drivers.kind import DriverKind, ResetKind
 from devd.workers.drivers.twins import Candidate, listed
 from devd.workers.errors import SpecError
-from devd.workers.hw import attributes, infiniband, pci, selection
+from devd.workers.hw import attributes, infiniband, pci, selection, survey
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
@@ -50,36 +50,35 @@ class InfinibandDriver:
     def discover(self) -> Found:
         """Read sysfs once. Raises OSError."""
         problems: list[str] = []
-        candidates = [one for adapter in infiniband.adapters(self._root) for one in self._candidate(adapter, problems)]
+        adapters = infiniband.adapters(self._root)
+        candidates = survey.each(adapters, lambda one: self._candidate(one, problems), lambda one: one.name)
         devices, twins = listed(candidates, self._selection)
         directories = (self._root / "dev/infiniband", self._root / "dev")
         return Found(tuple(devices), tuple(twins + problems), directories)
 
-    def _candidate(self, adapter: infiniband.Adapter, problems: list[str]) -> list[Candidate]:
-        """Return the adapter as a candidate; none, with a problem, when it cannot be used."""
+    def _candidate(self, adapter: infiniband.Adapter, problems: list[str]) -> Candidate | None:
+        """Return the adapter as a candidate; None, with a problem, when it cannot be used. Raises OSError."""
         ports = tuple(port for port in adapter.ports if not self._ports or port in self._ports)
         by_kind = infiniband.char_nodes(self._root, adapter.name)
         if not by_kind["uverbs"]:
             problems.append(f"{adapter.name} has no uverbs node: is the module ib_uverbs loaded?")
-            return []
+            return None
         if not ports:
             problems.append(f"{adapter.name} has none of the ports {self._ports}: skipped")
-            return []
+            return None
         suffix = "".join(f"-p{port}" for port in ports) if self._ports else ""
-        return [
-            Candidate(
-                own_name=f"{adapter.guid}{suffix}" if adapter.guid else "",
-                port=f"{adapter.address or adapter.name}{suffix}",
-                nodes=tuple(_of(kind, node) for kind in self._bundle for node in by_kind[kind]),
-                properties=self._properties(adapter, ports),
-                numa_node=adapter.numa_node,
-                params={"ports": list(ports)},
-            )
-        ]
+        return Candidate(
+            own_name=f"{adapter.guid}{suffix}" if adapter.guid else "",
+            port=f"{adapter.address or adapter.name}{suffix}",
+            nodes=tuple(_of(kind, node) for kind in self._bundle for node in by_kind[kind]),
+            properties=self._properties(adapter, ports),
+            numa_node=adapter.numa_node,
+            params={"ports": list(ports)},
+        )
 
     def _properties(self, adapter: infiniband.Adapter, ports: tuple[int, ...]) -> dict[str, str]:
         def text(name: str) -> str:
-            return attributes.text(adapter.directory / name) or ""
+            return attributes.optional(adapter.directory / name)
 
         return {
             "sysfs": attributes.below(self._root, adapter.directory),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devd.ipc.messages import Node
-from devd.workers.hw import attributes, nodes
+from devd.workers.hw import attributes, nodes, survey
 
 CLASS = "sys/class/infiniband"
 _NUMBER = re.compile(r"[0-9]+")
@@ -53,7 +53,7 @@ LINK_UP = 5
 def adapters(root: Path) -> list[Adapter]:
     """Return all RDMA devices, sorted by name. Raises OSError."""
     base = root / CLASS
-    return [_adapter(base / name) for name in attributes.names(base)]
+    return survey.each(attributes.names(base), lambda name: _adapter(base / name))
 
 
 def port_directory(directory: Path, port: int) -> Path:
