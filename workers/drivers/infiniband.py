@@ -6,7 +6,13 @@ from pathlib import Path
 
 from devd.ipc.messages import Device, Node
 from devd.workers.drivers.base import Found
-from devd.workers.drivers.infiniband_resets import FunctionReset, LinkReset, RecoverReset, ReloadReset
+from devd.workers.drivers.infiniband_resets import (
+    FunctionReset,
+    LinkReset,
+    RecoverReset,
+    ReloadReset,
+    is_function,
+)
 from devd.workers.drivers.infiniband_signals import SIGNALS, InfinibandSignals
 from devd.workers.drivers.kind import DriverKind, ResetKind
 from devd.workers.drivers.twins import Candidate, listed
@@ -69,11 +75,11 @@ class InfinibandDriver:
         suffix = "".join(f"-p{port}" for port in ports) if self._ports else ""
         return Candidate(
             own_name=f"{adapter.guid}{suffix}" if adapter.guid else "",
-            port=f"{adapter.address or adapter.name}{suffix}",
+            port=f"{adapter.place}{suffix}",
             nodes=tuple(_of(kind, node) for kind in self._bundle for node in by_kind[kind]),
             properties=self._properties(adapter, ports),
             numa_node=adapter.numa_node,
-            params={"ports": list(ports)},
+            params={"ports": list(ports), "devlink": adapter.devlink},
         )
 
     def _properties(self, adapter: infiniband.Adapter, ports: tuple[int, ...]) -> dict[str, str]:
@@ -91,7 +97,7 @@ class InfinibandDriver:
             "driver": adapter.driver,
             "address": adapter.address,
             "link_layer": infiniband.link_layer(adapter.directory, ports[0]),
-            "netdev": ",".join(infiniband.interfaces(adapter.directory, ports)),
+            "netdev": ",".join(infiniband.interfaces(self._root, adapter.directory, ports)),
             "physfn": attributes.target(adapter.directory / "device" / "physfn"),
             "pcie_switch": pci.switch(adapter.directory),
         }
@@ -151,10 +157,10 @@ def allowed_link(device: Device) -> Allowance:  # noqa: ARG001 - each reset kind
 
 def allowed_function(device: Device) -> Allowance:
     """Return what the function's reset needs beyond probing: to look who uses it, and its directory."""
-    address = device.properties.get("address", "")
+    own = is_function(device)
     return Allowance(
         read=("/sys", "/proc"),
-        write=(f"/sys/bus/pci/devices/{address}",) if address else (),
+        write=(f"/sys/bus/pci/devices/{device.properties['address']}",) if own else (),
         capabilities=("CAP_DAC_OVERRIDE",),
         why="the attribute that resets is for root alone",
     )

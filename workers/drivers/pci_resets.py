@@ -18,8 +18,6 @@ from devd.workers.hw import attributes, pci, pci_reach, pci_state
 from devd.workers.hw.allowance import Allowance
 from devd.workers.probes.base import Call
 
-OWN_METHODS = ("device_specific", "acpi", "flr", "af_flr", "pm")
-"""Ways of the kernel to reset one function alone (drivers/pci/pci.c, pci_reset_fn_methods); others reset the bus."""
 EVERY_BUS = "/sys/bus/pci/rescan"
 """Has the whole machine's buses looked at, for a function that had left before its worker began."""
 BACK_POLL_S = 0.05
@@ -102,7 +100,7 @@ class FunctionReset(_PciReset):
         (pci_parent_bus_reset).
         """
         first = {self._method or next(iter(self._offered(address)), "") for address in self._addresses}
-        of = pci_reach.of_functions if first <= set(OWN_METHODS) else pci_reach.of_bus
+        of = pci_reach.of_functions if first <= set(pci_reach.OWN_METHODS) else pci_reach.of_bus
         return of(self._root, self._addresses)
 
     def _offered(self, address: str) -> list[str]:

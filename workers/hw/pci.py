@@ -91,6 +91,18 @@ def path_name(directory: Path) -> str:
     return "-".join((roots[0], *steps)) if roots and steps else directory.name
 
 
+def directory_of(device: Path) -> Path:
+    """Return the directory of the function that a device is or is a part of; its own where that is none."""
+    real = device.resolve()
+    return next((one for one in (real, *real.parents) if ADDRESS.fullmatch(one.name)), real)
+
+
+def address_of(device: Path) -> str:
+    """Return the address of the function that a device is or is a part of, "" for what hangs on no PCI bus."""
+    name = directory_of(device).name
+    return name if ADDRESS.fullmatch(name) else ""
+
+
 def upstream(root: Path, address: str) -> list[str]:
     """Return the bridges above a function, the nearest first, the root port last."""
     parts = (root / DEVICES / address).resolve().parts

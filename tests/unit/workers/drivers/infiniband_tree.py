@@ -27,10 +27,15 @@ def adapter(
     guid: str = GUID,
     layer: str = "InfiniBand",
     interface: str = "",
+    part: str = "",
     port: Mapping[str, Content] | None = None,
 ) -> Path:
-    """Grow one adapter with one port, its nodes and, for Ethernet, its interface; return the adapter's directory."""
-    pci = f"sys/devices/pci0000:00/{address}"
+    """Grow one adapter with one port, its nodes and, for Ethernet, its interface; return the adapter's directory.
+
+    ``part`` is the auxiliary device that it is, where it is no whole function ("mlx5_core.sf.4").
+    """
+    function = f"sys/devices/pci0000:00/{address}"
+    pci = f"{function}/{part}" if part else function
     netdev_name = interface or f"eth{number}"
     real = f"{pci}/infiniband/{name}"
     attributes: dict[str, Content] = {
@@ -41,10 +46,10 @@ def adapter(
         **(port or {}),
     }
     files: dict[str, Content] = {
-        f"{pci}/numa_node": "0",
-        f"{pci}/sriov_numvfs": "0",
-        f"{pci}/reset_method": "flr bus",
-        f"{pci}/reset": "",
+        f"{function}/numa_node": "0",
+        f"{function}/sriov_numvfs": "0",
+        f"{function}/reset_method": "flr bus",
+        f"{function}/reset": "",
         f"{real}/node_guid": guid,
         f"{real}/fw_ver": "20.1",
         f"{real}/hca_type": "MT4123",
@@ -71,6 +76,6 @@ def adapter(
     grow(root, files)
     link(root, f"{real}/device", pci)
     if not (root / f"sys/bus/pci/devices/{address}").is_symlink():
-        link(root, f"sys/bus/pci/devices/{address}", pci)
+        link(root, f"sys/bus/pci/devices/{address}", function)
     link(root, f"sys/class/infiniband/{name}", real)
     return root / real

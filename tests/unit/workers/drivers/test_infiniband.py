@@ -1,5 +1,6 @@
 """The infiniband driver against trees of fixtures: bundles and ids, each signal, what resets refuse."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from devd.workers.errors import ResetError, SpecError
 from devd.workers.hw import devlink
 from devd.workers.probes.base import Call
 from tests.unit.workers.drivers.infiniband_tree import GUID, PCI, adapter
-from tests.unit.workers.drivers.tree import GARBAGE, grow
+from tests.unit.workers.drivers.tree import GARBAGE, grow, link
 
 
 def _discover(root: Path, **match: object) -> list[Device]:
@@ -480,6 +481,87 @@ def test_a_real_interface_is_set_down_and_up() -> None:
         0,
         ["[Errno 19] the lo of this network namespace is 00:00:00:00:00:00, not 02:00:00:00:00:01", "19"],
     ), done.stderr
+
+
+def _lend(root: Path) -> None:
+    """Move the adapter's interface to a pod, and have another card's interface take its name here."""
+    adapter(root, layer="Ethernet", address="0000:05:00.2")
+    for path in (root / "sys/devices/pci0000:00/0000:05:00.2/net").iterdir():
+        shutil.rmtree(path)
+    (root / "sys/class/net/eth0").unlink()
+    other = "sys/devices/pci0000:00/0000:01:00.0/net/eth0"
+    grow(root, {f"{other}/carrier": "0", f"{other}/carrier_down_count": "9", f"{other}/address": "02:00:00:00:00:09"})
+    link(root, "sys/class/net/eth0", other)
+
+
+def test_an_interface_of_the_same_name_elsewhere_is_not_the_ports(tmp_path: Path) -> None:
+    """The kernel tells an interface's name in its pod's namespace: the host's one of that name is not judged."""
+    _lend(tmp_path)
+    device = _only(tmp_path)
+    assert "netdev" not in device.properties
+    assert "/sys/class/net/eth0" not in allowed(device).read
+    signals = InfinibandSignals(device, root=tmp_path)
+    assert "carrier" not in signals.offered
+    assert signals.check("carrier") == signals.check("flaps") == ""
+
+
+def test_a_function_that_lent_its_interface_is_not_reset(tmp_path: Path, tool: Callable[[str], str]) -> None:
+    """A pod may have it: whatever takes the function along is refused, and the host's interface is left alone."""
+    _lend(tmp_path)
+    device, program = _only(tmp_path), tool("exit 0")
+    resets: list[FunctionReset | RecoverReset | ReloadReset] = [
+        FunctionReset(device, root=tmp_path),
+        RecoverReset(device, CommandRunner(), root=tmp_path, devlink=program),
+        ReloadReset(device, CommandRunner(), root=tmp_path, devlink=program),
+    ]
+    for reset in resets:
+        with pytest.raises(ResetError, match="port 1 has no network interface here: it may be in a pod"):
+            reset.run(_call())
+    assert not (tmp_path / "asked").exists()
+    assert (tmp_path / "sys/devices/pci0000:00/0000:05:00.2/reset").read_text() == "\n"
+    link_reset = LinkReset(device, root=tmp_path)
+    assert link_reset.blast_radius() == ("mlx5_0",)
+    with pytest.raises(ResetError, match="nothing to set down"):
+        link_reset.run(_call())
+
+
+def test_a_bond_upon_the_ports_interface_is_judged_and_not_set_down(tmp_path: Path) -> None:
+    """A port that is part of a bond shows the bond: its carrier counts, and setting it down would hit the others."""
+    real = adapter(tmp_path, layer="Ethernet")
+    grow(real, {"ports/1/gid_attrs/ndevs/0": "vlan7"})
+    grow(tmp_path, {"sys/class/net/vlan7/carrier": "0", "sys/class/net/vlan7/lower_bond0": None})
+    grow(tmp_path, {"sys/class/net/bond0/lower_eth0": None, "sys/class/net/bond0/lower_eth7": None})
+    device = _only(tmp_path)
+    assert device.properties["netdev"] == "vlan7,eth0"
+    assert InfinibandSignals(device, root=tmp_path).check("carrier") == "port 1 has no carrier on vlan7"
+    with pytest.raises(ResetError, match="nothing to set down"):
+        LinkReset(device, root=tmp_path).run(_call())
+
+
+def test_a_sub_function_is_known_by_its_function_and_its_own_handle(tmp_path: Path, tool: Callable[[str], str]) -> None:
+    """An auxiliary device stands between: the address is the PCI function's, devlink's handle the device's own."""
+    adapter(tmp_path, part="mlx5_core.sf.4", guid="0000:0000:0000:0000")
+    device = _only(tmp_path)
+    assert (device.id, device.properties["address"]) == (f"{PCI}-mlx5_core.sf.4", PCI)
+    assert device.numa_node == 0
+    program = tool(_ANSWER.format("healthy", 0))
+    assert "firmware" in InfinibandSignals(device, root=tmp_path, runner=CommandRunner(), devlink=program).offered
+    ReloadReset(device, CommandRunner(), root=tmp_path, devlink=program).run(_call())
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[0] == "-j health show auxiliary/mlx5_core.sf.4 reporter fw"
+    assert asked[-1] == "dev reload auxiliary/mlx5_core.sf.4 action driver_reinit"
+    with pytest.raises(ResetError, match=f"mlx5_0 is not a PCI function of its own but a part of {PCI}"):
+        FunctionReset(device, root=tmp_path).run(_call())
+    assert (tmp_path / f"sys/devices/pci0000:00/{PCI}/reset").read_text() == "\n"
+
+
+def test_a_reset_by_power_state_takes_nobody_along(tmp_path: Path) -> None:
+    """The method ``pm`` resets one function, for this driver as for pci."""
+    adapter(tmp_path)
+    pci = tmp_path / f"sys/devices/pci0000:00/{PCI}"
+    (pci / "reset_method").write_text("pm bus\n")
+    FunctionReset(_only(tmp_path), root=tmp_path).run(_call())
+    assert (pci / "reset").read_text() == "1"
 
 
 def test_the_sandbox_is_told_what_a_probe_needs(tmp_path: Path) -> None:
