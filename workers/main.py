@@ -49,6 +49,7 @@ class Worker:
         self._ended_s = 0.0
         self._born_s = self.due_at_s = time.monotonic()
         self._was_of_use = False
+        self._renewed = ""
 
     @property
     def watched(self) -> Mapping[int, Callable[[], None]]:
@@ -59,7 +60,8 @@ class Worker:
     def run(self) -> None:
         """Probe once and publish the verdict. An error that is no OSError or ProbeError ends the worker.
 
-        Raises StaleDriverError or DeviceGoneError once the verdict is out when only a new process can help.
+        Raises StaleDriverError, DeviceGoneError or NodeRenewedError once the verdict is out when only a new process
+        can help.
         """
         self._run_probe()
         self._tell_findings()
@@ -72,9 +74,11 @@ class Worker:
             raise successor
         self.due_at_s = min(self.due_at_s, renew_at_s)
 
-    def _needs_successor(self) -> DeviceGoneError | StaleDriverError | None:
+    def _needs_successor(self) -> DeviceGoneError | NodeRenewedError | StaleDriverError | None:
         """Return why only a new process can help, None as long as this one can."""
         device = self._spec.device
+        if self._renewed:
+            return _renewed(self._renewed)
         if isinstance(self._probe, GoneProbe):
             return DeviceGoneError(f"nothing was left of {device} when its worker began: a new one looks again")
         if isinstance(self._probe, DriverProbe) and self._probe.stale:
@@ -129,6 +133,17 @@ class Worker:
         self._channel.send(
             ResetDone(spec.device, spec.incarnation, order.reset_id, not failure, failure, took_s, health)
         )
+        if not failure and not self._renewed:
+            self._make_way()
+
+    def _make_way(self) -> None:
+        """Have a successor take over soon when the reset made anew what this worker's rules were made for.
+
+        It can probe the device still, as a rule, and reset it no more. Not at once: what it just said has to arrive.
+        """
+        self._renewed = self._confinement.outdated()
+        if self._renewed:
+            self.due_at_s = min(self.due_at_s, self._ended_s + EVENT_PAUSE_S)
 
     def inject(self, fault: Fault | None) -> None:
         """Have a simulated device misbehave; no other is asked to."""
@@ -141,7 +156,7 @@ class Worker:
     def _check_still_ours(self, error: BaseException | None) -> None:
         """Raise NodeRenewedError when a refusal comes of the sandbox's age: the next worker's fits what is there."""
         if isinstance(error, PermissionError) and (path := self._confinement.outdated()):
-            raise NodeRenewedError(f"{path} was made anew since this worker began: another one takes over")
+            raise _renewed(path)
 
     def _do_reset(self, order: Reset) -> str:
         """Run the reset and return why it failed, or nothing."""
@@ -161,6 +176,10 @@ class Worker:
         if isinstance(self._probe, DriverProbe):
             self._probe.cured()
         return "" if took_s <= order.timeout_s else f"reset took {took_s:.1f} s, allowed {order.timeout_s:g} s"
+
+
+def _renewed(path: str) -> NodeRenewedError:
+    return NodeRenewedError(f"{path} was made anew since this worker began: another one takes over")
 
 
 def run(spec: WorkerSpec, lifeline_fd: int) -> int:

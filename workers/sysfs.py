@@ -1,7 +1,8 @@
 """Reads and writes one sysfs attribute of a device, wherever the configuration says it lies."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from devd.ipc.messages import Device, Node
 from devd.workers.errors import SpecError
@@ -63,8 +64,15 @@ def read(path: str) -> str:
 
 def write(path: str, value: str) -> None:
     """Write an attribute in one call, as the kernel wants it. Raises OSError; may block as long as the driver does."""
+    with opened(path) as fd:
+        os.write(fd, value.encode())
+
+
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    """Open an attribute to write it later: what is refused is refused before anything is done. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, value.encode())
+        yield fd
     finally:
         os.close(fd)

@@ -84,13 +84,13 @@ def _measured(device: Device, root: Path, *, real: bool) -> tuple[list[Row], boo
         text, refused = _reset_in_use(device, signals, root, real=real)
         rows.append(("reset while in use", text))
     finally:
-        signals.close()
+        signals.release()
     return rows, refused
 
 
 def _reset_in_use(device: Device, signals: NvidiaSignals, root: Path, *, real: bool) -> tuple[str, bool]:
     """Try the reset while a process has the GPU open (the stand-in tells of this one); return what came of it."""
-    reset = GpuReset(device, CommandRunner(), root=root, release=signals.close)
+    reset = GpuReset(device, CommandRunner(), root=root, release=signals.release)
     call = Call(lambda _text: None, time.monotonic(), RESET_ALLOWED_S)
     holder = None
     if real:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from devd.workers.drivers.base import Found
 from devd.workers.drivers.kind import DriverKind
 from devd.workers.drivers.twins import Twins
+from devd.workers.hw import survey
 from devd.workers.hw.allowance import needs_of
 from devd.workers.sandbox.needs import SandboxNeeds
 
@@ -39,10 +40,11 @@ class HardwareDriver:
 
     def discover(self) -> Found:
         """Look once. Raises OSError."""
-        found = self._discovery.discover()
+        with survey.problems() as unread:
+            found = self._discovery.discover()
         devices = tuple(
             one
             for one in found.devices
             if self.leave_alone.isdisjoint(node.path for node in one.nodes if not node.shared)
         )
-        return replace(found, devices=devices)
+        return replace(found, devices=devices, problems=(*found.problems, *unread))

@@ -6,12 +6,18 @@ from pathlib import Path
 
 from devd.ipc.messages import Device, Node
 from devd.workers.drivers.base import Found
-from devd.workers.drivers.infiniband_resets import FunctionReset, LinkReset, RecoverReset, ReloadReset
+from devd.workers.drivers.infiniband_resets import (
+    FunctionReset,
+    LinkReset,
+    RecoverReset,
+    ReloadReset,
+    is_function,
+)
 from devd.workers.drivers.infiniband_signals import SIGNALS, InfinibandSignals
 from devd.workers.drivers.kind import DriverKind, ResetKind
 from devd.workers.drivers.twins import Candidate, Twins, listed
 from devd.workers.errors import SpecError
-from devd.workers.hw import attributes, infiniband, pci, selection
+from devd.workers.hw import attributes, infiniband, pci, selection, survey
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
@@ -51,36 +57,35 @@ class InfinibandDriver:
     def discover(self) -> Found:
         """Read sysfs once. Raises OSError."""
         problems: list[str] = []
-        candidates = [one for adapter in infiniband.adapters(self._root) for one in self._candidate(adapter, problems)]
+        adapters = infiniband.adapters(self._root)
+        candidates = survey.each(adapters, lambda one: self._candidate(one, problems), lambda one: one.name)
         devices, twins = listed(candidates, self._selection, self.twins)
         directories = (self._root / "dev/infiniband", self._root / "dev")
         return Found(tuple(devices), tuple(twins + problems), directories)
 
-    def _candidate(self, adapter: infiniband.Adapter, problems: list[str]) -> list[Candidate]:
-        """Return the adapter as a candidate; none, with a problem, when it cannot be used."""
+    def _candidate(self, adapter: infiniband.Adapter, problems: list[str]) -> Candidate | None:
+        """Return the adapter as a candidate; None, with a problem, when it cannot be used. Raises OSError."""
         ports = tuple(port for port in adapter.ports if not self._ports or port in self._ports)
         by_kind = infiniband.char_nodes(self._root, adapter.name)
         if not by_kind["uverbs"]:
             problems.append(f"{adapter.name} has no uverbs node: is the module ib_uverbs loaded?")
-            return []
+            return None
         if not ports:
             problems.append(f"{adapter.name} has none of the ports {self._ports}: skipped")
-            return []
+            return None
         suffix = "".join(f"-p{port}" for port in ports) if self._ports else ""
-        return [
-            Candidate(
-                own_name=f"{adapter.guid}{suffix}" if adapter.guid else "",
-                port=f"{adapter.address or adapter.name}{suffix}",
-                nodes=tuple(_of(kind, node) for kind in self._bundle for node in by_kind[kind]),
-                properties=self._properties(adapter, ports),
-                numa_node=adapter.numa_node,
-                params={"ports": list(ports)},
-            )
-        ]
+        return Candidate(
+            own_name=f"{adapter.guid}{suffix}" if adapter.guid else "",
+            port=f"{adapter.place}{suffix}",
+            nodes=tuple(_of(kind, node) for kind in self._bundle for node in by_kind[kind]),
+            properties=self._properties(adapter, ports),
+            numa_node=adapter.numa_node,
+            params={"ports": list(ports), "devlink": adapter.devlink},
+        )
 
     def _properties(self, adapter: infiniband.Adapter, ports: tuple[int, ...]) -> dict[str, str]:
         def text(name: str) -> str:
-            return attributes.text(adapter.directory / name) or ""
+            return attributes.optional(adapter.directory / name)
 
         return {
             "sysfs": attributes.below(self._root, adapter.directory),
@@ -93,7 +98,7 @@ class InfinibandDriver:
             "driver": adapter.driver,
             "address": adapter.address,
             "link_layer": infiniband.link_layer(adapter.directory, ports[0]),
-            "netdev": ",".join(infiniband.interfaces(adapter.directory, ports)),
+            "netdev": ",".join(infiniband.interfaces(self._root, adapter.directory, ports)),
             "physfn": attributes.target(adapter.directory / "device" / "physfn"),
             "pcie_switch": pci.switch(adapter.directory),
         }
@@ -130,16 +135,35 @@ def _whole_numbers(params: Params) -> tuple[int, ...]:
     return tuple(sorted({int(number) for number in numbers}))
 
 
-def allowed_resets(device: Device) -> Allowance:
-    """Return what the resets need beyond probing: devlink or ip, the function's directory, the right to set links."""
-    address = device.properties.get("address", "")
+def allowed_devlink(device: Device) -> Allowance:  # noqa: ARG001 - each reset kind is asked alike
+    """Return what the resets by devlink need beyond probing: to look who uses the function, and devlink itself."""
     return Allowance(
         read=("/sys", "/proc"),
-        write=(f"/sys/bus/pci/devices/{address}",) if address else (),
-        execute=("devlink", "ip"),
+        execute=("devlink",),
         sockets=("AF_NETLINK",),
-        capabilities=("CAP_NET_ADMIN", "CAP_DAC_OVERRIDE"),
-        why="resets speak netlink, or write the function's reset",
+        capabilities=("CAP_NET_ADMIN",),
+        why="devlink speaks netlink",
+    )
+
+
+def allowed_link(device: Device) -> Allowance:  # noqa: ARG001 - each reset kind is asked alike
+    """Return what setting a link needs beyond probing: to look who uses the function, and rtnetlink."""
+    return Allowance(
+        read=("/sys", "/proc"),
+        sockets=("AF_NETLINK",),
+        capabilities=("CAP_NET_ADMIN",),
+        why="an interface is set down and up by rtnetlink",
+    )
+
+
+def allowed_function(device: Device) -> Allowance:
+    """Return what the function's reset needs beyond probing: to look who uses it, and its directory."""
+    own = is_function(device)
+    return Allowance(
+        read=("/sys", "/proc"),
+        write=(f"/sys/bus/pci/devices/{device.properties['address']}",) if own else (),
+        capabilities=("CAP_DAC_OVERRIDE",),
+        why="the attribute that resets is for root alone",
     )
 
 
@@ -150,14 +174,14 @@ DRIVER = DriverKind(
     allowed=allowed,
     resets={
         "recover": ResetKind(
-            lambda device, tools: RecoverReset(device, tools.runner), allowed_resets, "the firmware recovers itself"
+            lambda device, tools: RecoverReset(device, tools.runner), allowed_devlink, "the firmware recovers itself"
         ),
-        "link": ResetKind(lambda device, _tools: LinkReset(device), allowed_resets, "the interface goes down and up"),
+        "link": ResetKind(lambda device, _tools: LinkReset(device), allowed_link, "the interface goes down and up"),
         "reload": ResetKind(
-            lambda device, tools: ReloadReset(device, tools.runner), allowed_resets, "the driver goes down and up"
+            lambda device, tools: ReloadReset(device, tools.runner), allowed_devlink, "the driver goes down and up"
         ),
         "function": ResetKind(
-            lambda device, _tools: FunctionReset(device), allowed_resets, "the PCI function, if it takes nobody along"
+            lambda device, _tools: FunctionReset(device), allowed_function, "the PCI function, if it takes nobody along"
         ),
     },
     uevents=("infiniband", "infiniband_verbs", "infiniband_mad", "net"),

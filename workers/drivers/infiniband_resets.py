@@ -6,15 +6,12 @@ from pathlib import Path
 from devd.ipc.messages import Device
 from devd.workers import sysfs
 from devd.workers.command import CommandError, CommandRunner
-from devd.workers.drivers.infiniband_signals import ports_of
+from devd.workers.drivers.infiniband_signals import devlink_of, ports_of
 from devd.workers.errors import ResetError, explain
-from devd.workers.hw import attributes, holders, infiniband, links
+from devd.workers.hw import attributes, holders, infiniband, links, pci_reach
 from devd.workers.hw.devlink import Devlink
 from devd.workers.params import Params
 from devd.workers.probes.base import Call
-
-OWN_METHODS = ("device_specific", "acpi", "flr", "af_flr")
-"""Ways of the kernel to reset one PCI function alone; ``pm`` can and ``bus`` does take others along."""
 
 
 class _Function:
@@ -23,6 +20,7 @@ class _Function:
     def __init__(self, device: Device, root: Path) -> None:
         self.name = Params("properties", device.properties).text("name")
         self.address = device.properties.get("address", "")
+        self.devlink = devlink_of(device)
         self.ports = ports_of(device)
         self.root = root
         self.directory = root / infiniband.CLASS / self.name
@@ -35,15 +33,20 @@ class _Function:
 
     def reach(self) -> tuple[str, ...]:
         """Return the RDMA devices, network interfaces and virtual functions that go with it. Raises OSError."""
-        interfaces = infiniband.interfaces(self.directory, self.ports)
+        interfaces = infiniband.interfaces(self.root, self.directory, self.ports)
         return (*self.adapters(), *interfaces, *infiniband.virtual_functions(self.pci))
 
     def refuse_if_used(self, call: Call) -> None:
         """Raise ResetError naming everyone who is in the way."""
         call.say(f"look who uses {self.name}")
         found = [f"{self.name} has the virtual function {one}" for one in infiniband.virtual_functions(self.pci)]
-        for name in infiniband.interfaces(self.directory, self.ports):
+        for name in infiniband.interfaces(self.root, self.directory, self.ports):
             found.extend(links.users(self.root, name))
+        found.extend(
+            f"{self.name} port {port} has no network interface here: it may be in a pod's network namespace"
+            for port in self.ports
+            if infiniband.lent(self.root, self.directory, port)
+        )
         paths: list[str] = []
         for adapter in self.adapters():
             nodes = infiniband.char_nodes(self.root, adapter)
@@ -63,7 +66,7 @@ class _DevlinkReset:
         self._function = _Function(device, root)
         if not self._function.address:
             raise ResetError(f"{device.id} is no PCI device: devlink does not know it")
-        self._devlink = Devlink(runner, self._function.address, devlink)
+        self._devlink = Devlink(runner, self._function.devlink, devlink)
 
     def blast_radius(self) -> tuple[str, ...]:
         """Return what this takes along. Raises OSError."""
@@ -113,25 +116,30 @@ class LinkReset:
 
     def run(self, call: Call) -> None:
         """Set each port's interface down and up. Raises ResetError, OSError."""
-        self._function.refuse_if_used(call)
         names = self._interfaces()
         if not names:
             raise ResetError(f"{self._function.name} has no Ethernet port with an interface here: nothing to set down")
+        self._function.refuse_if_used(call)
         for name in names:
             call.say(f"reset link {name}")
             try:
-                links.down_and_up(name)
+                links.down_and_up(name, self._hardware_address(name))
             except OSError as error:
                 raise ResetError(explain("set down and up", name, error)) from error
 
+    def _hardware_address(self, name: str) -> str:
+        return attributes.text(self._function.root / "sys/class/net" / name / "address") or ""
+
     def _interfaces(self) -> Sequence[str]:
-        function = self._function
+        """Return the function's own interfaces: a bond upon one takes other functions' along."""
+        root, directory = self._function.root, self._function.directory
         found = [
-            infiniband.interface(function.directory, port)
-            for port in function.ports
-            if infiniband.link_layer(function.directory, port) == "Ethernet"
+            infiniband.interface(root, directory, port)
+            for port in self._function.ports
+            if infiniband.link_layer(directory, port) == "Ethernet"
         ]
-        return tuple(dict.fromkeys(filter(None, found)))
+        own = [one for one in found if one and infiniband.is_its_own(root, directory, one, stacked=0)]
+        return tuple(dict.fromkeys(own))
 
 
 class FunctionReset:
@@ -139,6 +147,7 @@ class FunctionReset:
 
     def __init__(self, device: Device, *, root: Path = Path("/")) -> None:
         self._function = _Function(device, root)
+        self._is_function = is_function(device)
         self.activity = f"reset function {self._function.address}"
 
     def blast_radius(self) -> tuple[str, ...]:
@@ -147,11 +156,16 @@ class FunctionReset:
 
     def run(self, call: Call) -> None:
         """Write the function's ``reset``. Raises ResetError, OSError."""
+        if not self._is_function:
+            raise ResetError(
+                f"refused: {self._function.name} is not a PCI function of its own"
+                + (f" but a part of {self._function.address}" if self._function.address else "")
+            )
         self._function.refuse_if_used(call)
         pci = self._function.pci
         # A kernel before 5.15 does not say how it would reset: what cannot be known is refused.
         methods = (attributes.text(pci / "reset_method") or "").split()
-        if not methods or methods[0] not in OWN_METHODS:
+        if not methods or methods[0] not in pci_reach.OWN_METHODS:
             words = f"by {methods[0]}" if methods else "in a way it does not tell"
             raise ResetError(
                 f"refused: the kernel would reset {self._function.address} {words}, its neighbours with it"
@@ -161,3 +175,8 @@ class FunctionReset:
             sysfs.write(str(pci / "reset"), "1")
         except OSError as error:
             raise ResetError(explain("write", str(pci / "reset"), error)) from error
+
+
+def is_function(device: Device) -> bool:
+    """Return whether a device is a whole PCI function, and no part of one and no software."""
+    return devlink_of(device).startswith("pci/")

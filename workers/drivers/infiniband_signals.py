@@ -86,8 +86,8 @@ class InfinibandSignals:
         self._ports = ports_of(device)
         self._counters = Counters(root, baseline)
         self._notes: dict[str, str] = {}
-        address = device.properties.get("address", "")
-        self._devlink = Devlink(runner, address, devlink) if runner is not None and address else None
+        handle = devlink_of(device)
+        self._devlink = Devlink(runner, handle, devlink) if runner is not None and handle else None
         self._checks: Mapping[str, Callable[[], str]] = {
             "present": self._present,
             "identity": self._identity,
@@ -188,7 +188,7 @@ class InfinibandSignals:
         return f"has its link in {attributes.shown(state.link_word)}, LinkUp is needed"
 
     def _carrier_path(self, port: int) -> Path | None:
-        name = infiniband.interface(self._directory, port)
+        name = infiniband.interface(self._root, self._directory, port)
         path = self._root / "sys/class/net" / name / "carrier"
         return path if name and path.exists() else None
 
@@ -264,3 +264,9 @@ class InfinibandSignals:
 def ports_of(device: Device) -> tuple[int, ...]:
     """Return the ports that count for a device. Raises SpecError."""
     return tuple(int(port) for port in Params("params", device.params).numbers("ports"))
+
+
+def devlink_of(device: Device) -> str:
+    """Return the handle by which devlink knows a device, "" for a software device."""
+    address = device.properties.get("address", "")
+    return Params("params", device.params).text("devlink", f"pci/{address}" if address else "")

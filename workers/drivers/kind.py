@@ -29,25 +29,57 @@ class Discovery(Protocol):
 
 
 class LiveSignals(Protocol):
-    """The signals of one device in its worker."""
+    """The signals of one device in its worker: what each driver must have. ``Extras`` is what it may have."""
 
     @property
     def offered(self) -> tuple[str, ...]:
         """Return the names this device really has."""
 
-    @property
-    def notes(self) -> Mapping[str, str]:
-        """Return what is worth telling although it is no fault."""
-
-    @property
-    def baseline(self) -> Mapping[str, object]:
-        """Return what the device's next worker has to know."""
-
     def check(self, name: str) -> str:
         """Return "" when well, else the reason. Raises OSError, SpecError."""
 
+
+class Extras:
+    """What signals may have beside, as it is where they have it not: who needs one of them defines it, by its name."""
+
+    def __init__(self, signals: LiveSignals) -> None:
+        self._signals = signals
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """Return what is worth telling although it is no fault; nothing by default."""
+        found: Mapping[str, str] = getattr(self._signals, "notes", {})
+        return found
+
+    @property
+    def baseline(self) -> Mapping[str, object]:
+        """Return what the device's next worker has to know; nothing by default."""
+        found: Mapping[str, object] = getattr(self._signals, "baseline", {})
+        return found
+
+    @property
+    def fd(self) -> int | None:
+        """Return a descriptor that is readable when a probe is called for; none by default."""
+        found: int | None = getattr(self._signals, "fd", None)
+        return found
+
+    @property
+    def stale(self) -> bool:
+        """Return whether only a new process can help; never by default."""
+        return bool(getattr(self._signals, "stale", False))
+
+    def release(self) -> None:
+        """Have what would be in a reset's way closed; there is nothing by default."""
+        self._call("release")
+
     def cured(self) -> None:
-        """Take note that a reset has worked."""
+        """Have it take note that a reset has worked; nothing is remembered by default."""
+        self._call("cured")
+
+    def _call(self, name: str) -> None:
+        method: Callable[[], None] | None = getattr(self._signals, name, None)
+        if method is not None:
+            method()
 
 
 class DriverReset(Protocol):

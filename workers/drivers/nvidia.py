@@ -9,7 +9,7 @@ from devd.workers.drivers.kind import DriverKind, ResetKind, Tools
 from devd.workers.drivers.nvidia_resets import GpuReset
 from devd.workers.drivers.nvidia_signals import SIGNALS, NvidiaSignals
 from devd.workers.drivers.twins import Candidate, Twins, listed
-from devd.workers.hw import attributes, nvidia, pci, selection
+from devd.workers.hw import attributes, nvidia, pci, selection, survey
 from devd.workers.hw.allowance import Allowance
 from devd.workers.hw.nvml import NvmlError, Session
 from devd.workers.params import Params
@@ -38,22 +38,26 @@ class NvidiaDriver:
     def discover(self) -> Found:
         """Read /proc once. Raises OSError."""
         problems: list[str] = []
-        candidates: list[Candidate] = []
-        for gpu in nvidia.gpus(self._root):
-            split = nvidia.instances(self._root, gpu)
-            if not _usable(gpu, problems):
-                continue
-            if self._offer == "gpu" and split:
-                problems.append(f"{gpu.address} is split into {len(split)} MIG devices: offer them with 'offer: mig'")
-            elif self._offer == "gpu":
-                candidates.append(self._whole(gpu))
-            else:
-                candidates.extend(self._instances(gpu, split, problems))
+        gpus = nvidia.gpus(self._root)
+        found = survey.each(gpus, lambda gpu: self._of_gpu(gpu, problems), lambda gpu: gpu.address)
+        candidates = [one for of_gpu in found for one in of_gpu]
         numberless = [one.port for one in candidates if not one.nodes]
         devices, twins = listed([one for one in candidates if one.nodes], self._selection, self.twins)
         problems.extend(f"{port} has no device numbers in /proc/devices: skipped" for port in numberless)
         directories = (self._root / "dev", self._root / "dev/nvidia-caps")
         return Found(tuple(devices), tuple(twins + problems), directories)
+
+    def _of_gpu(self, gpu: nvidia.Gpu, problems: list[str]) -> list[Candidate]:
+        """Return what of a GPU can be offered: itself, or the devices it is split into. Raises OSError."""
+        split = nvidia.instances(self._root, gpu)
+        if not _usable(gpu, problems):
+            return []
+        if self._offer == "mig":
+            return self._instances(gpu, split, problems)
+        if split:
+            problems.append(f"{gpu.address} is split into {len(split)} MIG devices: offer them with 'offer: mig'")
+            return []
+        return [self._whole(gpu)]
 
     def _whole(self, gpu: nvidia.Gpu) -> Candidate:
         return Candidate(

@@ -49,7 +49,7 @@ ECC = Rule("uncorrected memory errors")
 
 
 class NvidiaSignals:
-    """The signals of one device. Its NVML session and event watch stay open until ``close``, which a reset needs."""
+    """The signals of one device. Its NVML session and event watch stay open until ``release``, which a reset needs."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class NvidiaSignals:
         """Return a descriptor that is readable when an event calls for a probe at once; None while there is none."""
         return self._watch.fd if self._watch is not None else None
 
-    def close(self) -> None:
+    def release(self) -> None:
         """Give the GPU back: nobody can reset it while a session is open. The next check opens a new one."""
         self._take_events()
         if self._watch is not None:
@@ -143,7 +143,7 @@ class NvidiaSignals:
             return ""
         if error.fault in (Fault.SOFTWARE, Fault.GONE):
             self._stale = self._stale or error.code == nvml.MISMATCH
-            self.close()
+            self.release()
         advice = f": {error.advice}" if error.advice else ""
         if error.fault is Fault.SOFTWARE:
             # The GPU may be well, but nobody can know, and unknown is not healthy: every other signal says why.

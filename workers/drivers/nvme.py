@@ -9,7 +9,7 @@ from devd.workers.drivers.kind import DriverKind, ResetKind
 from devd.workers.drivers.nvme_resets import ControllerReset, SubsystemReset, reach_of
 from devd.workers.drivers.nvme_signals import SIGNALS, NvmeSignals
 from devd.workers.drivers.twins import Candidate, Twins, listed
-from devd.workers.hw import attributes, nodes, nvme, pci, selection
+from devd.workers.hw import attributes, nodes, nvme, pci, selection, survey
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
@@ -34,9 +34,10 @@ class NvmeDriver:
         controllers = nvme.controllers(self._root)
         candidates: list[Candidate] = []
         if self._offer == "namespace":
-            candidates.extend(self._namespace(one) for one in nvme.namespaces(self._root, controllers))
+            disks = nvme.namespaces(self._root, controllers)
+            candidates.extend(survey.each(disks, self._namespace, lambda one: one.name))
         else:
-            candidates.extend(self._controller(one) for one in controllers)
+            candidates.extend(survey.each(controllers, self._controller, lambda one: one.name))
         numberless = [one.properties["name"] for one in candidates if not one.nodes]
         devices, problems = listed([one for one in candidates if one.nodes], self._selection, self.twins)
         problems.extend(f"{name} has no device number: skipped" for name in numberless)

@@ -11,7 +11,7 @@ from devd.workers.drivers.kind import DriverKind, ResetKind
 from devd.workers.drivers.pci_resets import FunctionReset, RebindReset, RemoveRescanReset, allowed_resets
 from devd.workers.drivers.pci_signals import SIGNALS, PciSignals
 from devd.workers.errors import SpecError
-from devd.workers.hw import attributes, hexids, pci, selection, subtree
+from devd.workers.hw import attributes, hexids, pci, selection, subtree, survey
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
@@ -57,19 +57,22 @@ class PciDriver:
 
     def discover(self) -> Found:
         """Read sysfs once. Raises OSError."""
-        devices: list[Device] = []
         problems: list[str] = []
-        for one in pci.functions(self._root):
-            properties = properties_of(self._root, one)
-            if (one.is_bridge and "class" not in self._selection.include) or not self._selection.takes(properties):
-                continue
-            nodes = chosen_nodes(one.directory, self._nodes)
-            if self._nodes and not nodes:
-                problems.append(f"{one.address} has none of the nodes {', '.join(self._nodes)}: not offered")
-                continue
-            name = device_id(one.address if self._by_address else one.path_name)
-            devices.append(Device(name, nodes, properties, one.numa_node, {"functions": [function_params(one)]}))
+        functions = pci.functions(self._root)
+        devices = survey.each(functions, lambda one: self._device(one, problems), lambda one: one.address)
         return Found(tuple(devices), tuple(problems), node_directories(self._root, self._nodes))
+
+    def _device(self, one: pci.Function, problems: list[str]) -> Device | None:
+        """Return a function as a device; None if it is not selected or (with a problem) has no node. Raises OSError."""
+        properties = properties_of(self._root, one)
+        if (one.is_bridge and "class" not in self._selection.include) or not self._selection.takes(properties):
+            return None
+        nodes = chosen_nodes(one.directory, self._nodes)
+        if self._nodes and not nodes:
+            problems.append(f"{one.address} has none of the nodes {', '.join(self._nodes)}: not offered")
+            return None
+        name = device_id(one.address if self._by_address else one.path_name)
+        return Device(name, nodes, properties, one.numa_node, {"functions": [function_params(one)]})
 
 
 def node_directories(root: Path, globs: Sequence[str]) -> tuple[Path, ...]:

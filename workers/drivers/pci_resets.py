@@ -3,8 +3,10 @@
 A write that resets blocks until the kernel is done, up to a minute for hardware that does not come back.
 """
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +18,8 @@ from devd.workers.hw import attributes, pci, pci_reach, pci_state
 from devd.workers.hw.allowance import Allowance
 from devd.workers.probes.base import Call
 
-OWN_METHODS = ("device_specific", "acpi", "flr", "af_flr", "pm")
-"""Ways of the kernel to reset one function alone (drivers/pci/pci.c, pci_reset_fn_methods); others reset the bus."""
+EVERY_BUS = "/sys/bus/pci/rescan"
+"""Has the whole machine's buses looked at, for a function that had left before its worker began."""
 BACK_POLL_S = 0.05
 """Between two looks at a function that comes back; the standard gives it a second after a reset."""
 
@@ -35,12 +37,16 @@ class _PciReset:
 
     def _write(self, path: Path, value: str, call: Call) -> None:
         """Write an attribute. Raises ResetError."""
-        shown = attributes.below(self._root, path.parent) + f"/{path.name}"
+        shown = self._shown(path)
         call.say(f"reset write {shown}")
         try:
             sysfs.write(str(path), value)
         except OSError as error:
             raise ResetError(explain("write", shown, error)) from error
+
+    def _shown(self, path: Path) -> str:
+        """Return where an attribute really lies: in the directory, not behind the bus's link to it."""
+        return attributes.below(self._root, path.parent) + f"/{path.name}"
 
     def _await_answers(self, call: Call) -> None:
         """Wait until every function answers as what it was. Raises ResetError, OSError."""
@@ -94,7 +100,7 @@ class FunctionReset(_PciReset):
         (pci_parent_bus_reset).
         """
         first = {self._method or next(iter(self._offered(address)), "") for address in self._addresses}
-        of = pci_reach.of_functions if first <= set(OWN_METHODS) else pci_reach.of_bus
+        of = pci_reach.of_functions if first <= set(pci_reach.OWN_METHODS) else pci_reach.of_bus
         return of(self._root, self._addresses)
 
     def _offered(self, address: str) -> list[str]:
@@ -138,12 +144,15 @@ class RemoveRescanReset(_PciReset):
             self._check_removable(address)
         call.say("look who uses the functions")
         pci_reach.of_removal(self._root, self._addresses).refuse_if_used()
-        rescans = dict.fromkeys(self._rescan(address) for address in self._addresses)
-        for address in self._addresses:
-            if self._directory(address).exists():
-                self._write(self._directory(address) / "remove", "1", call)
-        for path in rescans:
-            self._write(path, "1", call)
+        rescans = dict.fromkeys(rescan_of(self._root, address, self._addresses) for address in self._addresses)
+        # Open before anything is removed: what cannot be looked for again is not taken off the bus.
+        with ExitStack() as stack:
+            opened = {path: stack.enter_context(self._opened(path)) for path in rescans}
+            try:
+                self._remove(call)
+            finally:  # one that could be removed comes back, also when another one could not
+                for path, fd in opened.items():
+                    self._rescan(path, fd, call)
         self._await_answers(call)
         for one in self._functions:
             if one.driver:
@@ -167,10 +176,30 @@ class RemoveRescanReset(_PciReset):
                 "its default driver would take it; reset it by rebind"
             )
 
-    def _rescan(self, address: str) -> Path:
-        """Return what looks for the function again: the bridge above it, else the whole machine's."""
-        above = [self._directory(one) / "rescan" for one in pci.upstream(self._root, address)[:1]]
-        return next((path for path in above if path.exists()), self._root / "sys/bus/pci/rescan")
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[int]:
+        """Open what looks for the functions again. Raises ResetError when that is refused."""
+        with ExitStack() as stack:
+            try:
+                fd = stack.enter_context(sysfs.opened(str(path)))
+            except OSError as error:
+                words = explain("open", self._shown(path), error)
+                raise ResetError(f"nothing was removed, it could not be looked for again: {words}") from error
+            yield fd
+
+    def _remove(self, call: Call) -> None:
+        """Remove the functions that are there. Raises ResetError."""
+        for address in self._addresses:
+            if self._directory(address).exists():
+                self._write(self._directory(address) / "remove", "1", call)
+
+    def _rescan(self, path: Path, fd: int, call: Call) -> None:
+        """Have the kernel look for the functions again. Raises ResetError."""
+        call.say(f"reset write {self._shown(path)}")
+        try:
+            os.write(fd, b"1")
+        except OSError as error:
+            raise ResetError(explain("write", self._shown(path), error)) from error
 
 
 class RebindReset(_PciReset):
@@ -199,16 +228,31 @@ class RebindReset(_PciReset):
         self._await_answers(call)
 
 
-def allowed_resets(device: Device) -> Allowance:
-    """Return what the resets need beyond probing: to write in its functions' directories."""
+def rescan_of(root: Path, address: str, leaving: Collection[str]) -> Path:
+    """Return what looks for a function again: the nearest bridge above that stays, else the whole machine's.
+
+    A bridge that is removed with it (``leaving``) could not be asked any more.
+    """
+    stays = [one for one in pci.upstream(root, address) if one not in leaving]
+    above = [root / pci.DEVICES / one / "rescan" for one in stays[:1]]
+    return next((path for path in above if path.exists()), attributes.under(root, EVERY_BUS))
+
+
+def allowed_resets(device: Device, root: Path = Path("/")) -> Allowance:
+    """Return what the resets need beyond probing: to write in its functions' directories, and to have them rescanned.
+
+    Of the bridge above that one attribute alone: its others reset and remove all that is behind it.
+    """
     addresses = [one.address for one in PciSignals.functions_of(device)]
     drivers = {one.driver for one in PciSignals.functions_of(device) if one.driver}
+    rescans = dict.fromkeys(f"/{rescan_of(root, one, addresses).relative_to(root)}" for one in addresses)
     return Allowance(
         read=("/sys",),
         write=(
             *(f"/{pci.DEVICES}/{address}" for address in addresses),
             *(f"/sys/bus/pci/drivers/{driver}" for driver in sorted(drivers)),
-            "/sys/bus/pci/rescan",
+            *rescans,
+            *(one for one in (EVERY_BUS,) if one not in rescans),
         ),
         capabilities=("CAP_DAC_OVERRIDE",),
         why="the attributes that reset, remove and bind are for root alone",

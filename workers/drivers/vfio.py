@@ -17,7 +17,7 @@ from devd.workers.drivers.pci_signals import SIGNALS as PCI_SIGNALS
 from devd.workers.drivers.pci_signals import PciSignals
 from devd.workers.drivers.signals import Signal
 from devd.workers.errors import SpecError
-from devd.workers.hw import attributes, hexids, pci, pci_reach, selection, vfio
+from devd.workers.hw import attributes, hexids, pci, pci_reach, selection, survey, vfio
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 
@@ -66,9 +66,10 @@ class VfioDriver:
                 problems.append(f"{one.address} is in no IOMMU group: not offered")
             else:
                 groups.setdefault(one.iommu_group, []).append(one)
-        devices = [self._device(group, members, problems) for group, members in groups.items()]
-        found = tuple(device for device in devices if device is not None)
-        return Found(found, tuple(problems), (self._root / "dev/vfio", self._root / "dev"))
+        found = survey.each(
+            groups, lambda group: self._device(group, groups[group], problems), lambda group: f"IOMMU group {group}"
+        )
+        return Found(tuple(found), tuple(problems), (self._root / "dev/vfio", self._root / "dev"))
 
     def _device(self, group: str, members: Sequence[pci.Function], problems: list[str]) -> Device | None:
         """Return a group as a device; None, with a problem, when there is nothing to hand over."""

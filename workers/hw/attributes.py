@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from devd.workers import sysfs
+from devd.workers.hw import survey
 
 NOT_OFFERED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS})
 """What the kernel answers for an attribute or call that this device, driver or kernel does not have."""
@@ -29,6 +30,18 @@ def text(path: Path, *, absent: Collection[int] = ()) -> str | None:
             return None
         error.filename = error.filename or str(path)
         raise
+
+
+def optional(path: Path) -> str:
+    """Return the text of an attribute that its device can do without, "" if there is none. Never raises.
+
+    One that cannot be read is absent, and a scan that listens tells it (``survey``).
+    """
+    try:
+        return text(path) or ""
+    except OSError as error:
+        survey.tell(Path(os.path.realpath(path.parent)).name, error, "taken as absent")
+        return ""
 
 
 def whole(path: Path) -> int | None:
@@ -69,8 +82,11 @@ def target(link: Path) -> str:
 
 
 def numa_node(directory: Path) -> int | None:
-    """Return the NUMA node a device's directory names; None where there is none, which the kernel writes as -1."""
-    return whole(directory / "numa_node")
+    """Return the NUMA node a device's directory names; None where there is none, which the kernel writes as -1.
+
+    A device is as well without: see ``optional``.
+    """
+    return number(optional(directory / "numa_node"))
 
 
 def device_number(directory: Path) -> tuple[int, int] | None:

@@ -26,31 +26,27 @@ class Reporter:
 
 @dataclass(frozen=True, slots=True)
 class Devlink:
-    """The tool, run for one PCI function."""
+    """The tool, run for one device, by the handle it knows that by ("pci/0000:05:00.0")."""
 
     runner: CommandRunner
-    address: str
+    handle: str
     program: str = "devlink"
 
     def reporter(self, name: str, limit: Limit) -> Reporter:
         """Return what one reporter says. Raises NoDevlinkError."""
         try:
-            output = self._run(("-j", "health", "show", self._handle, "reporter", name), limit)
+            output = self._run(("-j", "health", "show", self.handle, "reporter", name), limit)
         except CommandError as error:
             raise NoDevlinkError(str(error)) from error
         return parse(output, name)
 
     def recover(self, name: str, limit: Limit) -> None:
         """Have a reporter recover. Raises CommandError."""
-        self._run(("health", "recover", self._handle, "reporter", name), limit)
+        self._run(("health", "recover", self.handle, "reporter", name), limit)
 
     def reload(self, limit: Limit) -> None:
         """Take the driver down and up again. Raises CommandError."""
-        self._run(("dev", "reload", self._handle, "action", "driver_reinit"), limit)
-
-    @property
-    def _handle(self) -> str:
-        return f"pci/{self.address}"
+        self._run(("dev", "reload", self.handle, "action", "driver_reinit"), limit)
 
     def _run(self, words: Sequence[str], limit: Limit) -> str:
         finished = self.runner.run((self.program, *words), limit, {})

@@ -5,11 +5,12 @@ Reading a port's attributes asks the adapter's firmware and can block as long as
 
 import errno
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from devd.ipc.messages import Node
-from devd.workers.hw import attributes, nodes
+from devd.workers.hw import attributes, nodes, pci, survey
 
 CLASS = "sys/class/infiniband"
 _NUMBER = re.compile(r"[0-9]+")
@@ -17,21 +18,36 @@ _ZERO_GUID = re.compile(r"[0:]*")
 _NUMBERED_WORD = re.compile(r"([0-9]+): *(.+)")
 _INTERFACE = re.compile(r"(?!\.{1,2}$)[^/:\s\0]{1,15}")
 """What the kernel allows as an interface's name: it becomes part of a path here."""
+_LOWER = "lower_"
+"""How sysfs calls the links from an interface to those it is stacked upon."""
+MAX_STACKED = 3
+"""A VLAN upon a bond upon the port's own; more levels are not followed."""
 _NOTHING_THERE = (errno.EINVAL, errno.ENODEV)
 """An empty entry of a GID table, a counter of a port without performance management."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One RDMA device. ``address`` is its PCI address, "" for a software device; ``guid`` is "" where it is zero."""
+    """One RDMA device. ``guid`` is "" where it is zero.
+
+    ``address`` is the PCI address of the function it is or is a part of (mlx5's sub-functions), ``devlink`` the handle
+    by which devlink knows it; both are "" for a software device.
+    """
 
     name: str
     directory: Path
     guid: str
     address: str
+    devlink: str
     driver: str
     ports: tuple[int, ...]
     numa_node: int | None
+
+    @property
+    def place(self) -> str:
+        """Return where it is: its function's address, with its own part of it if it is no whole one."""
+        kind, _slash, part = self.devlink.partition("/")
+        return self.address + (f"-{part}" if kind != "pci" else "") if self.address else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +69,7 @@ LINK_UP = 5
 def adapters(root: Path) -> list[Adapter]:
     """Return all RDMA devices, sorted by name. Raises OSError."""
     base = root / CLASS
-    return [_adapter(base / name) for name in attributes.names(base)]
+    return survey.each(attributes.names(base), lambda name: _adapter(base / name))
 
 
 def port_directory(directory: Path, port: int) -> Path:
@@ -81,23 +97,45 @@ def counter(directory: Path, port: int, name: str) -> int | None:
     return attributes.number(attributes.text(path, absent=_NOTHING_THERE))
 
 
-def interface(directory: Path, port: int) -> str:
+def interface(root: Path, directory: Path, port: int) -> str:
     """Return the network interface of an Ethernet port, "" if there is none in this network namespace.
 
-    The interface of a port that a pod has got stands in the pod's namespace: no interface is no fault.
+    The interface of a port that a pod has got stands in the pod's namespace: no interface is no fault. The kernel
+    tells its name all the same, which may be another interface's here: only one of the adapter's own function, or one
+    stacked upon such, is taken. Raises OSError.
     """
-    table = port_directory(directory, port) / "gid_attrs" / "ndevs"
-    for name in attributes.numbered(table, _NUMBER):
-        found = attributes.text(table / name, absent=_NOTHING_THERE) or ""
-        if _INTERFACE.fullmatch(found):
-            return found
-    parent = attributes.text(directory / "parent", absent=_NOTHING_THERE) or ""
-    return parent if _INTERFACE.fullmatch(parent) else ""
+    return next((name for name in _named(directory, port) if is_its_own(root, directory, name)), "")
 
 
-def interfaces(directory: Path, ports: tuple[int, ...]) -> tuple[str, ...]:
+def is_its_own(root: Path, directory: Path, name: str, *, stacked: int = MAX_STACKED) -> bool:
+    """Return whether the interface that has this name here is the adapter's. Raises OSError.
+
+    It is when it stands below the adapter's function; or, ``stacked`` levels high, upon one that does (a bond, a VLAN).
+    A software device has no function of its own: the interface it was made for is known by its name alone.
+    """
+    at = root / "sys/class/net" / name
+    device = directory / "device"
+    if not device.exists():
+        return at.exists()
+    if (device / "net" / name).exists():
+        return True
+    lower = [one.removeprefix(_LOWER) for one in attributes.names(at) if one.startswith(_LOWER)] if stacked else []
+    return any(is_its_own(root, directory, one, stacked=stacked - 1) for one in lower)
+
+
+def lent(root: Path, directory: Path, port: int) -> bool:
+    """Return whether a port's interface is not here: a pod may have it. Raises OSError.
+
+    An InfiniBand port need not have one; an Ethernet port has, wherever it is.
+    """
+    if not (directory / "device").exists() or interface(root, directory, port):
+        return False
+    return link_layer(directory, port) == "Ethernet" or next(_named(directory, port), "") != ""
+
+
+def interfaces(root: Path, directory: Path, ports: tuple[int, ...]) -> tuple[str, ...]:
     """Return every network interface of an adapter's function and of these ports. Raises OSError."""
-    found = [interface(directory, port) for port in ports]
+    found = [interface(root, directory, port) for port in ports]
     return tuple(dict.fromkeys([*filter(None, found), *attributes.names(directory / "device" / "net")]))
 
 
@@ -110,26 +148,48 @@ def char_nodes(root: Path, name: str) -> dict[str, tuple[Node, ...]]:
     }
 
 
-def virtual_functions(pci: Path) -> tuple[str, ...]:
+def virtual_functions(function: Path) -> tuple[str, ...]:
     """Return the PCI addresses of a physical function's enabled virtual ones. Raises OSError."""
-    if not attributes.whole(pci / "sriov_numvfs"):
+    if not attributes.whole(function / "sriov_numvfs"):
         return ()
-    links = attributes.numbered(pci, re.compile(r"virtfn[0-9]+"))
-    return tuple(attributes.target(pci / link) for link in links) or ("not named by the kernel",)
+    links = attributes.numbered(function, re.compile(r"virtfn[0-9]+"))
+    return tuple(attributes.target(function / link) for link in links) or ("not named by the kernel",)
+
+
+def _named(directory: Path, port: int) -> Iterator[str]:
+    """Yield the names that the kernel has for a port's interfaces, in whatever network namespace they are."""
+    table = port_directory(directory, port) / "gid_attrs" / "ndevs"
+    for name in attributes.numbered(table, _NUMBER):
+        found = attributes.text(table / name, absent=_NOTHING_THERE) or ""
+        if _INTERFACE.fullmatch(found):
+            yield found
+    parent = attributes.text(directory / "parent", absent=_NOTHING_THERE) or ""
+    if _INTERFACE.fullmatch(parent):
+        yield parent
 
 
 def _adapter(directory: Path) -> Adapter:
     guid = attributes.text(directory / "node_guid") or ""
-    pci = directory / "device"
+    device = directory / "device"
+    address = pci.address_of(device) if device.exists() else ""
+    parent = attributes.target(device)
     return Adapter(
         name=directory.name,
         directory=directory,
         guid="" if _ZERO_GUID.fullmatch(guid) else guid,
-        address=attributes.target(pci),
-        driver=attributes.target(pci / "driver"),
+        address=address,
+        devlink=_devlink(address, parent),
+        driver=attributes.target(device / "driver"),
         ports=tuple(int(port) for port in attributes.numbered(directory / "ports", _NUMBER)),
-        numa_node=attributes.numa_node(pci),
+        numa_node=attributes.numa_node(pci.directory_of(device)),
     )
+
+
+def _devlink(address: str, parent: str) -> str:
+    """Return by which handle devlink knows an adapter: its function's, or its own as a part of one."""
+    if not address:
+        return ""
+    return f"pci/{address}" if parent == address else f"auxiliary/{parent}"
 
 
 def _of_class(root: Path, of_class: str, prefix: str, adapter: str) -> tuple[Node, ...]:

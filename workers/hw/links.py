@@ -1,19 +1,10 @@
-"""Network interfaces: who of the host depends on one, and setting one down and up again (netdevice(7))."""
+"""Network interfaces: who of the host depends on one, and setting one down and up again."""
 
-import fcntl
-import socket
-import struct
+import errno
 from pathlib import Path
 
 from devd.workers.hw import attributes
-
-SIOCGIFFLAGS = 0x8913
-SIOCSIFFLAGS = 0x8914
-IFF_UP = 0x1
-NAME_BYTES = 15
-"""IFNAMSIZ less its NUL."""
-_REQUEST = struct.Struct("16sH22x")
-"""struct ifreq: the name, the flags, the rest of its 40 bytes."""
+from devd.workers.hw.rtnetlink import Route
 
 
 def users(root: Path, name: str) -> list[str]:
@@ -33,17 +24,15 @@ def users(root: Path, name: str) -> list[str]:
     return found
 
 
-def down_and_up(name: str) -> None:
-    """Set an interface down and up again; up also when it was down before. Needs CAP_NET_ADMIN. Raises OSError."""
-    if len(name.encode()) > NAME_BYTES:
-        raise ValueError(f"{name!r} is no interface name")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        flags = _flags(sock, name)
-        fcntl.ioctl(sock, SIOCSIFFLAGS, _REQUEST.pack(name.encode(), flags & ~IFF_UP))
-        fcntl.ioctl(sock, SIOCSIFFLAGS, _REQUEST.pack(name.encode(), flags | IFF_UP))
+def down_and_up(name: str, address: str = "") -> None:
+    """Set an interface down and up again; up also when it was down before. Needs CAP_NET_ADMIN. Raises OSError.
 
-
-def _flags(sock: socket.socket, name: str) -> int:
-    answer = fcntl.ioctl(sock, SIOCGIFFLAGS, _REQUEST.pack(name.encode(), 0))
-    _name, flags = _REQUEST.unpack(answer)
-    return int(flags)
+    ``address`` is the hardware address it must have: sysfs may show another network namespace than the one that this
+    process is in, with another interface of that name.
+    """
+    with Route() as route:
+        link = route.link(name)
+        if address and link.address != address:
+            raise OSError(errno.ENODEV, f"the {name} of this network namespace is {link.address}, not {address}")
+        route.set_up(link.index, up=False)
+        route.set_up(link.index, up=True)

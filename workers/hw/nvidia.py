@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devd.ipc.messages import Node
-from devd.workers.hw import attributes
+from devd.workers.hw import attributes, survey
 
 BASE = "proc/driver/nvidia"
 ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
@@ -45,7 +45,7 @@ class Instance:
 def gpus(root: Path) -> list[Gpu]:
     """Return all GPUs that the driver has, sorted by address. Raises OSError."""
     base = root / BASE / "gpus"
-    return [_gpu(root, name) for name in attributes.names(base) if ADDRESS.fullmatch(name)]
+    return survey.each([one for one in attributes.names(base) if ADDRESS.fullmatch(one)], lambda one: _gpu(root, one))
 
 
 def driver_version(root: Path) -> str:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from devd.workers.hw import attributes
+from devd.workers.hw import attributes, survey
 
 CONTROLLER = re.compile(r"nvme[0-9]+")
 NAMESPACE = re.compile(r"nvme[0-9]+n[0-9]+")
@@ -42,15 +42,15 @@ class Namespace:
 def controllers(root: Path) -> list[Controller]:
     """Return all controllers in the order of their numbers. Raises OSError."""
     base = root / "sys/class/nvme"
-    return [_controller(base / name) for name in attributes.numbered(base, CONTROLLER)]
+    return survey.each(attributes.numbered(base, CONTROLLER), lambda name: _controller(base / name))
 
 
 def namespaces(root: Path, of: list[Controller]) -> list[Namespace]:
     """Return the namespaces of these controllers, each once however many paths lead to it. Raises OSError."""
-    found: dict[str, Namespace] = {}
+    ways: dict[str, tuple[Path, list[Controller]]] = {}
     for controller in of:
         for name in attributes.numbered(controller.directory, NAMESPACE):
-            _add(found, controller.directory / name, controller)
+            _add(ways, controller.directory / name, controller)
     by_name = {controller.name: controller for controller in of}
     base = root / "sys/class/nvme-subsystem"
     for subsystem in attributes.names(base):
@@ -58,8 +58,8 @@ def namespaces(root: Path, of: list[Controller]) -> list[Namespace]:
         for name in attributes.numbered(base / subsystem, NAMESPACE):
             for member in members:
                 if member in by_name and _leads_to(by_name[member], name):
-                    _add(found, base / subsystem / name, by_name[member])
-    return list(found.values())
+                    _add(ways, base / subsystem / name, by_name[member])
+    return survey.each(ways, lambda name: _namespace(name, *ways[name]))
 
 
 def state(directory: Path) -> str:
@@ -81,18 +81,20 @@ def _controller(directory: Path) -> Controller:
     def text(name: str) -> str:
         return attributes.text(directory / name) or ""
 
-    transport = text("transport")
+    def optional(name: str) -> str:
+        return attributes.optional(directory / name)
+
     # ``address`` is "traddr=..,trsvcid=.." for fabrics; for PCI the parent device's name says the same in old kernels.
     address = text("address") or attributes.target(directory / "device")
     return Controller(
         name=directory.name,
         directory=directory,
-        model=text("model"),
+        model=optional("model"),
         serial=text("serial"),
-        firmware=text("firmware_rev"),
+        firmware=optional("firmware_rev"),
         address=address,
-        transport=transport,
-        subsysnqn=text("subsysnqn"),
+        transport=optional("transport"),
+        subsysnqn=optional("subsysnqn"),
         numa_node=_numa_node(directory),
     )
 
@@ -102,12 +104,14 @@ def _numa_node(directory: Path) -> int | None:
     return own if own is not None else attributes.numa_node(directory / "device")
 
 
-def _add(found: dict[str, Namespace], directory: Path, controller: Controller) -> None:
-    known = found.get(directory.name)
-    if known is None:
-        found[directory.name] = Namespace(directory.name, directory, _wwid(directory), (controller,))
-    elif controller not in known.controllers:
-        found[directory.name] = Namespace(known.name, known.directory, known.wwid, (*known.controllers, controller))
+def _add(ways: dict[str, tuple[Path, list[Controller]]], directory: Path, controller: Controller) -> None:
+    _directory, known = ways.setdefault(directory.name, (directory, []))
+    if controller not in known:
+        known.append(controller)
+
+
+def _namespace(name: str, directory: Path, of: list[Controller]) -> Namespace:
+    return Namespace(name, directory, _wwid(directory), tuple(of))
 
 
 def _wwid(directory: Path) -> str:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from devd.workers.hw import attributes
+from devd.workers.hw import attributes, survey
 
 DEVICES = "sys/bus/pci/devices"
 GROUPS = "sys/kernel/iommu_groups"
@@ -55,13 +55,8 @@ class Function:
 
 def functions(root: Path) -> list[Function]:
     """Return all functions by address; one that vanishes meanwhile is left out. Raises OSError."""
-    found = []
-    for address in attributes.names(root / DEVICES):
-        if ADDRESS.fullmatch(address):
-            one = function(root, address)
-            if one is not None:
-                found.append(one)
-    return found
+    addresses = [one for one in attributes.names(root / DEVICES) if ADDRESS.fullmatch(one)]
+    return survey.each(addresses, lambda address: function(root, address))
 
 
 def function(root: Path, address: str) -> Function | None:
@@ -71,7 +66,7 @@ def function(root: Path, address: str) -> Function | None:
     if not vendor or not device:
         return None
     physfn = attributes.target(directory / "physfn")
-    subsystem = f"{_hex(directory, 'subsystem_vendor')}:{_hex(directory, 'subsystem_device')}"
+    subsystem = f"{_hex_or_not(directory, 'subsystem_vendor')}:{_hex_or_not(directory, 'subsystem_device')}"
     return Function(
         address=address,
         directory=directory,
@@ -79,7 +74,7 @@ def function(root: Path, address: str) -> Function | None:
         device=device,
         subsystem="" if subsystem == ":" else subsystem,
         class_code=_hex(directory, "class", _CLASS_DIGITS),
-        revision=_hex(directory, "revision", _REVISION_DIGITS),
+        revision=_hex_or_not(directory, "revision", _REVISION_DIGITS),
         driver=attributes.target(directory / "driver"),
         iommu_group=attributes.target(directory / "iommu_group"),
         physfn=physfn,
@@ -94,6 +89,18 @@ def path_name(directory: Path) -> str:
     roots = [match[1] for part in parts if (match := _ROOT.fullmatch(part))]
     steps = [part.rpartition(":")[2] for part in parts if ADDRESS.fullmatch(part)]
     return "-".join((roots[0], *steps)) if roots and steps else directory.name
+
+
+def directory_of(device: Path) -> Path:
+    """Return the directory of the function that a device is or is a part of; its own where that is none."""
+    real = device.resolve()
+    return next((one for one in (real, *real.parents) if ADDRESS.fullmatch(one.name)), real)
+
+
+def address_of(device: Path) -> str:
+    """Return the address of the function that a device is or is a part of, "" for what hangs on no PCI bus."""
+    name = directory_of(device).name
+    return name if ADDRESS.fullmatch(name) else ""
 
 
 def upstream(root: Path, address: str) -> list[str]:
@@ -158,5 +165,13 @@ def _virtual_name(root: Path, physfn: str, address: str) -> str:
 
 def _hex(directory: Path, name: str, digits: int = _ID_DIGITS) -> str:
     """Return an attribute like 0x8086 without its 0x, "" for anything else. Raises OSError."""
-    found = attributes.text(directory / name) or ""
+    return _plain(attributes.text(directory / name) or "", digits)
+
+
+def _hex_or_not(directory: Path, name: str, digits: int = _ID_DIGITS) -> str:
+    """Return the same of an attribute that a function can do without."""
+    return _plain(attributes.optional(directory / name), digits)
+
+
+def _plain(found: str, digits: int) -> str:
     return found[2:] if re.fullmatch(f"0x[0-9a-f]{{{digits}}}", found) else ""

@@ -7,6 +7,11 @@ from pathlib import Path
 from devd.workers.errors import ResetError
 from devd.workers.hw import attributes, holders, pci, subtree
 
+OWN_METHODS = ("device_specific", "acpi", "flr", "af_flr", "pm")
+"""Ways of the kernel to reset one function alone (drivers/pci/pci.c, pci_reset_fn_methods); others reset the bus.
+
+``pm`` is one of them: it takes that function's own power state from D0 to D3hot and back.
+"""
 NETWORK_CLASS = "02"
 """Base class of network controllers."""
 _REGION_PREFIX = "resource"

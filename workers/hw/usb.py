@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devd.ipc.messages import Node
-from devd.workers.hw import attributes, nodes, pci
+from devd.workers.hw import attributes, nodes, pci, survey
 
 DEVICES = "sys/bus/usb/devices"
 NAME = re.compile(r"[0-9]+-[0-9]+(?:\.[0-9]+)*")
@@ -50,8 +50,8 @@ class UsbDevice:
 
 def devices(root: Path) -> list[UsbDevice]:
     """Return all devices but root hubs; one that vanishes meanwhile is left out. Raises OSError."""
-    found = [device(root, name) for name in attributes.names(root / DEVICES) if NAME.fullmatch(name)]
-    return [one for one in found if one is not None]
+    names = [one for one in attributes.names(root / DEVICES) if NAME.fullmatch(one)]
+    return survey.each(names, lambda name: device(root, name))
 
 
 def device(root: Path, name: str) -> UsbDevice | None:
@@ -70,11 +70,11 @@ def device(root: Path, name: str) -> UsbDevice | None:
         vendor=vendor,
         product=product,
         serial=text("serial"),
-        manufacturer=text("manufacturer"),
-        product_name=text("product"),
+        manufacturer=attributes.optional(directory / "manufacturer"),
+        product_name=attributes.optional(directory / "product"),
         device_class=found if _CLASS.fullmatch(found := text("bDeviceClass")) else "",
         interface_classes=_interface_classes(directory),
-        speed_mbps=text("speed"),
+        speed_mbps=attributes.optional(directory / "speed"),
         port=port(directory),
         node=_node(directory),
         numa_node=_numa_node(directory),

@@ -1,13 +1,13 @@
 """Probe ``driver``: the signals of the device's own driver, each with a name and a meaning."""
 
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from devd.ipc.messages import Device, WorkerSpec
 from devd.workers.command import CommandRunner
 from devd.workers.drivers import kind_of
-from devd.workers.drivers.kind import LiveSignals, Tools
+from devd.workers.drivers.kind import Extras, LiveSignals, Tools
 from devd.workers.errors import ProbeError, SpecError, explain
 from devd.workers.hw.allowance import needs_of
 from devd.workers.params import Params
@@ -21,14 +21,6 @@ ASK_AGAIN_S = 300.0
 """How often the driver is asked anew which signals a device has: firmware and drivers are changed beneath it."""
 
 
-class Watched(Protocol):
-    """What signals have that are told of things between probes."""
-
-    @property
-    def fd(self) -> int | None:
-        """Return a descriptor that is readable when a probe is called for."""
-
-
 class DriverProbe:
     """Check the signals one after the other; the first that is bad is the reason, the others are counted."""
 
@@ -39,6 +31,7 @@ class DriverProbe:
         self._wanted = wanted_signals({one.name: one.default for one in kind.signals}, params)
         tools = Tools(runner, params, spec.baseline)
         self._signals: LiveSignals = kind.watch(self._device, tools)
+        self._extras = Extras(self._signals)
         self._offered: tuple[str, ...] | None = None
         self._ask_every_s = ask_every_s
         self._ask_again_s = 0.0
@@ -81,32 +74,30 @@ class DriverProbe:
         """Return what is worth telling though it is no fault: a signal that the device has no more, too."""
         gone = [name for name in self._meanings if name in self._ever_offered and name not in self.offered]
         more = {"signals gone": f"offered before, and no more: {', '.join(gone)}"} if gone and self.offered else {}
-        return {**self._signals.notes, **more}
+        return {**self._extras.notes, **more}
 
     @property
     def baseline(self) -> Mapping[str, object]:
         """Return what the next worker has to know."""
-        return self._signals.baseline
+        return self._extras.baseline
 
     @property
     def fd(self) -> int | None:
         """Return a descriptor that is readable when something calls for a probe at once; None without one."""
-        return getattr(self._signals, "fd", None)
+        return self._extras.fd
 
     @property
     def stale(self) -> bool:
         """Return whether only a new process can help."""
-        return bool(getattr(self._signals, "stale", False))
+        return self._extras.stale
 
     def release(self) -> None:
         """Close what the signals hold open: a reset comes."""
-        close: Callable[[], None] | None = getattr(self._signals, "close", None)
-        if close is not None:
-            close()
+        self._extras.release()
 
     def cured(self) -> None:
         """Take note that a reset has worked; the device may offer other signals now."""
-        self._signals.cured()
+        self._extras.cured()
         self._offered = None
 
     # ---- one signal ---------------------------------------------------------------------------------------------

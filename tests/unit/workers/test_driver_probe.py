@@ -1,6 +1,6 @@
 """Probe ``driver`` asks anew which signals a device has: they come and go with firmware and drivers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -76,3 +76,65 @@ def test_question_is_not_asked_with_every_probe(spec: WorkerSpec, tmp_path: Path
     (tmp_path / "late").write_text("bad")
     assert probe.run(call) == ""
     assert probe.checked == ("early",)
+
+
+class Bare:
+    """The least that signals may be."""
+
+    offered = ("early",)
+
+    def __init__(self, device: Device, tools: Tools) -> None:
+        del device, tools
+
+    def check(self, name: str) -> str:
+        """Find everything well."""
+        del name
+        return ""
+
+
+class Holding(Bare):
+    """Signals that hold something open, which a reset has to know of."""
+
+    def __init__(self, device: Device, tools: Tools) -> None:
+        super().__init__(device, tools)
+        self.calls: list[str] = []
+
+    def release(self) -> None:
+        """Note the call."""
+        self.calls.append("release")
+
+    def cured(self) -> None:
+        """Note the call."""
+        self.calls.append("cured")
+
+
+def _probe(monkeypatch: pytest.MonkeyPatch, watch: Callable[[Device, Tools], Bare]) -> DriverProbe:
+    signals = (Signal("early", "it was there"),)
+    kind = DriverKind(pci.DRIVER.discovery, signals, watch, lambda _device: Allowance(), {})
+    monkeypatch.setitem(KINDS, "bare", kind)
+    spec = WorkerSpec("worker", "one", "r", "bare", 1, "", "", 1.0, 1.0, {"kind": "driver"}, target=Device("one"))
+    return DriverProbe(spec, CommandRunner())
+
+
+def test_signals_need_not_have_more_than_they_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without notes, baseline, descriptor and the rest there is nothing to tell, and nothing fails."""
+    probe = _probe(monkeypatch, Bare)
+    assert probe.run(Call(lambda _text: None, 0.0, 1.0)) == ""
+    assert (probe.notes, probe.baseline, probe.fd, probe.stale) == ({}, {}, None, False)
+    probe.release()
+    probe.cured()
+    assert probe.run(Call(lambda _text: None, 0.0, 1.0)) == ""
+
+
+def test_signals_hear_of_a_reset_by_the_documented_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``release`` before one and ``cured`` after one that worked."""
+    made: list[Holding] = []
+
+    def watch(device: Device, tools: Tools) -> Holding:
+        made.append(Holding(device, tools))
+        return made[0]
+
+    probe = _probe(monkeypatch, watch)
+    probe.release()
+    probe.cured()
+    assert made[0].calls == ["release", "cured"]

@@ -185,7 +185,7 @@ def test_garbage_in_every_file_breaks_nothing(tmp_path: Path, script: Path, garb
         for name in signals.offered:
             assert signals.check(name).isprintable()
     finally:
-        signals.close()
+        signals.release()
 
 
 def test_the_sandbox_is_told_what_a_probe_needs(tmp_path: Path) -> None:
@@ -234,7 +234,8 @@ def test_a_missing_library_or_binding_is_no_sick_gpu(tmp_path: Path, prepare: st
         f"{prepare}\nfrom pathlib import Path\nfrom devd.workers.drivers.nvidia import NvidiaDriver, NvidiaSignals\n"
         f"root = Path({str(tmp_path)!r})\n(device,) = NvidiaDriver({{}}, root=root).discover().devices\n"
         "signals = NvidiaSignals(device, root=root)\n"
-        "print(signals.check('nvml')); print(repr(signals.check('gpu'))); print(signals.check('ecc')); signals.close()"
+        "print(signals.check('nvml')); print(repr(signals.check('gpu'))); print(signals.check('ecc'))\n"
+        "signals.release()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -255,14 +256,14 @@ def test_a_free_gpu_is_reset_with_no_session_left_open(tmp_path: Path, script: P
     assert signals.check("xid") == ""
     calls = Path(f"{script}.calls")
     program = smi(f"cp {calls} {tmp_path}/before")
-    GpuReset(device, CommandRunner(), root=tmp_path, release=signals.close, program=program).run(_call())
+    GpuReset(device, CommandRunner(), root=tmp_path, release=signals.release, program=program).run(_call())
     assert (tmp_path / "ran").read_text() == f"--gpu-reset -i {ADDRESS}\n"
     before = (tmp_path / "before").read_text().splitlines()
     assert before.count("init") == before.count("shutdown") == 2
     assert before.count("set") == before.count("free") == 1
     signals.cured()
     assert signals.check("gpu") == ""
-    signals.close()
+    signals.release()
 
 
 @pytest.mark.parametrize(

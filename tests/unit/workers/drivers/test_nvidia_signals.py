@@ -50,7 +50,7 @@ def make(tmp_path: Path, script: Path) -> Iterator[Make]:
 
     yield one
     for signals in made:
-        signals.close()
+        signals.release()
 
 
 def _bad(signals: NvidiaSignals) -> dict[str, str]:
@@ -182,8 +182,8 @@ def test_the_gpu_is_opened_by_its_address_alone(make: Make, script: Path) -> Non
     """No other GPU is woken, and what was opened is closed."""
     signals = make()
     assert _bad(signals) == {}
-    signals.close()
-    signals.close()
+    signals.release()
+    signals.release()
     calls = Path(f"{script}.calls").read_text().splitlines()
     assert [one for one in calls if one.startswith("open")] == [f"open {nvidia_tree.ADDRESS}"]
     assert calls == ["init", f"open {nvidia_tree.ADDRESS}", "set", "free", "shutdown"]
@@ -356,7 +356,7 @@ def test_closing_is_quick(make: Make) -> None:
     signals = make()
     assert signals.check("xid") == ""
     began_s = time.monotonic()
-    signals.close()
+    signals.release()
     assert time.monotonic() - began_s < nvml_events.CLOSE_S
     assert signals.fd is None
 

@@ -20,46 +20,8 @@ from devd.workers.drivers.nvme import (
 from devd.workers.errors import ResetError, SpecError
 from devd.workers.hw import nvme_smart
 from devd.workers.probes.base import Call
-from tests.unit.workers.drivers.tree import GARBAGE, Content, grow, link
-
-ONE = "eui.0025388b91d0a1b2"
-BOOT = {"proc/sys/kernel/random/boot_id": "boot-1"}
-
-
-def _disk(
-    root: Path,
-    name: str = "nvme0",
-    *,
-    address: str = "0000:01:00.0",
-    serial: str = "S1",
-    wwid: str = ONE,
-    **more: Content,
-) -> Path:
-    """Grow one controller with one namespace, as the kernel has them: the class directories are links."""
-    real = f"sys/devices/pci0000:00/{address}/nvme/{name}"
-    disk = f"{real}/{name}n1"
-    files: dict[str, Content] = {
-        f"{real}/state": "live",
-        f"{real}/model": "Model A",
-        f"{real}/serial": serial,
-        f"{real}/firmware_rev": "1.0",
-        f"{real}/address": address,
-        f"{real}/transport": "pcie",
-        f"{real}/numa_node": "1",
-        f"{real}/cntlid": "1",
-        f"{real}/dev": "1:3",
-        f"{real}/reset_controller": "",
-        f"{disk}/dev": f"259:{int(name.removeprefix('nvme'))}",
-        f"{disk}/wwid": wwid,
-        f"{disk}/nsid": "1",
-        f"dev/{name}": "-> /dev/null",
-        f"dev/{name}n1": "",
-        **BOOT,
-    }
-    grow(root, files | {f"{real}/{key}": content for key, content in more.items()})
-    link(root, f"sys/class/nvme/{name}", real)
-    link(root, f"sys/class/block/{name}n1", disk)
-    return root / real
+from tests.unit.workers.drivers.nvme_tree import BOOT, ONE, disk
+from tests.unit.workers.drivers.tree import GARBAGE, grow, link
 
 
 def _found(root: Path, **match: object) -> list[Device]:
@@ -98,7 +60,7 @@ def _call(allowed_s: float = 5.0) -> Call:
 
 def test_a_disk_is_found_with_what_it_says_of_itself(tmp_path: Path) -> None:
     """Id, node, NUMA node and properties come from sysfs alone."""
-    _disk(tmp_path)
+    disk(tmp_path)
     device = _only(tmp_path)
     assert device.id == ONE
     assert [(node.path, node.kind, node.major, node.minor) for node in device.nodes] == [
@@ -117,8 +79,8 @@ def test_no_nvme_at_all_is_an_empty_list(tmp_path: Path) -> None:
 
 def test_a_replug_and_a_renumbering_keep_the_id(tmp_path: Path) -> None:
     """The same disk behind another number and another slot is the same device."""
-    _disk(tmp_path / "before")
-    _disk(tmp_path / "after", "nvme7", address="0000:09:00.0")
+    disk(tmp_path / "before")
+    disk(tmp_path / "after", "nvme7", address="0000:09:00.0")
     before, after = _only(tmp_path / "before"), _only(tmp_path / "after")
     assert before.id == after.id
     assert before.nodes[0].path != after.nodes[0].path
@@ -126,10 +88,10 @@ def test_a_replug_and_a_renumbering_keep_the_id(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_plugged_in_appears(tmp_path: Path) -> None:
     """A second scan sees what came and not what went."""
-    _disk(tmp_path)
+    disk(tmp_path)
     driver = NvmeDriver({}, root=tmp_path)
     assert len(driver.discover().devices) == 1
-    _disk(tmp_path, "nvme1", address="0000:02:00.0", serial="S2", wwid="eui.02")
+    disk(tmp_path, "nvme1", address="0000:02:00.0", serial="S2", wwid="eui.02")
     assert [one.id for one in driver.discover().devices] == [ONE, "eui.02"]
     (tmp_path / "sys/class/nvme/nvme0").unlink()
     assert [one.id for one in driver.discover().devices] == ["eui.02"]
@@ -137,8 +99,8 @@ def test_a_disk_that_is_plugged_in_appears(tmp_path: Path) -> None:
 
 def test_twins_are_told_apart_by_slot_for_both(tmp_path: Path) -> None:
     """Two disks with one wwid both carry their address; numbering does not matter."""
-    _disk(tmp_path, "nvme0", address="0000:01:00.0")
-    _disk(tmp_path, "nvme1", address="0000:02:00.0")
+    disk(tmp_path, "nvme0", address="0000:01:00.0")
+    disk(tmp_path, "nvme1", address="0000:02:00.0")
     found = NvmeDriver({"address": "0000:02:00.0"}, root=tmp_path).discover()
     assert [one.id for one in found.devices] == [f"{ONE}-0000:02:00.0-n1"]
     assert found.problems == (f"2 devices say they are {ONE}: told apart by their ports",)
@@ -159,15 +121,15 @@ def test_a_twin_that_comes_or_goes_changes_no_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wwid", ["", "eui.0000000000000000", "uuid.00000000-0000-0000-0000-000000000000"])
 def test_a_disk_without_a_name_is_known_by_its_serial(tmp_path: Path, wwid: str) -> None:
     """A wwid of zeros is none; without a serial as well the slot is left."""
-    _disk(tmp_path / "a", wwid=wwid)
+    disk(tmp_path / "a", wwid=wwid)
     assert _only(tmp_path / "a").id == "S1-n1"
-    _disk(tmp_path / "b", wwid=wwid, serial="")
+    disk(tmp_path / "b", wwid=wwid, serial="")
     assert _only(tmp_path / "b").id == "0000:01:00.0-n1"
 
 
 def test_ids_are_short_and_clean(tmp_path: Path) -> None:
     """The kernel's made-up wwid of a disk without one is far too long for an id."""
-    _disk(tmp_path, wwid="nvme.144d-" + "53" * 20 + "-" + "41 " * 20 + "-00000001")
+    disk(tmp_path, wwid="nvme.144d-" + "53" * 20 + "-" + "41 " * 20 + "-00000001")
     assert len(_only(tmp_path).id) <= 56
     assert "::" not in _only(tmp_path).id
     assert " " not in _only(tmp_path).id
@@ -175,7 +137,7 @@ def test_ids_are_short_and_clean(tmp_path: Path) -> None:
 
 def test_controllers_can_be_offered(tmp_path: Path) -> None:
     """``offer: controller`` gives the admin node, known by serial and controller id."""
-    _disk(tmp_path)
+    disk(tmp_path)
     device = _only(tmp_path, offer="controller")
     assert (device.id, device.nodes[0].path, device.nodes[0].kind) == ("S1-c1", "/dev/nvme0", "char")
 
@@ -203,7 +165,7 @@ def test_a_disk_with_two_paths_is_one_device(tmp_path: Path) -> None:
 
 def test_a_selection_takes_and_leaves(tmp_path: Path) -> None:
     """Globs on properties choose; an unknown key is refused."""
-    _disk(tmp_path)
+    disk(tmp_path)
     assert _found(tmp_path, model="Model*", exclude={"serial": "S1"}) == []
     assert len(_found(tmp_path, model="Model*", transport="pcie")) == 1
     with pytest.raises(SpecError, match="modell"):
@@ -213,7 +175,7 @@ def test_a_selection_takes_and_leaves(tmp_path: Path) -> None:
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_garbage_in_every_attribute_breaks_nothing(tmp_path: Path, garbage: bytes) -> None:
     """Whatever the files hold, a scan ends, ids are clean, and every check gives an answer."""
-    real = _disk(tmp_path)
+    real = disk(tmp_path)
     device = _only(tmp_path)
     for path in [*real.iterdir(), *(real / "nvme0n1").iterdir()]:
         if path.is_file() and path.name != "dev":
@@ -236,7 +198,7 @@ def test_garbage_in_every_attribute_breaks_nothing(tmp_path: Path, garbage: byte
 
 def test_a_healthy_disk_offers_its_signals_and_passes_them(tmp_path: Path) -> None:
     """All signals but the alarm it lacks are offered and well."""
-    _disk(tmp_path)
+    disk(tmp_path)
     device = _only(tmp_path, offer="controller")
     signals = NvmeSignals(device, root=tmp_path, read_page=_answer(_page()))
     assert set(signals.offered) == {one.name for one in SIGNALS} - {"hot"}
@@ -257,7 +219,7 @@ def test_a_healthy_disk_offers_its_signals_and_passes_them(tmp_path: Path) -> No
 )
 def test_each_critical_warning_is_a_signal(tmp_path: Path, bit: int, name: str, reason: str) -> None:
     """One bit makes one signal bad and leaves the others alone."""
-    _disk(tmp_path)
+    disk(tmp_path)
     signals = NvmeSignals(_only(tmp_path), root=tmp_path, read_page=_answer(_page(warnings=bit)))
     found = {one: signals.check(one) for one in signals.offered if one != "node"}
     assert found.pop(name) == reason
@@ -266,7 +228,7 @@ def test_each_critical_warning_is_a_signal(tmp_path: Path, bit: int, name: str, 
 
 def test_media_errors_count_from_the_baseline_over_reboots(tmp_path: Path) -> None:
     """Old errors are no fault; new ones are, also when they came with a reboot between."""
-    _disk(tmp_path)
+    disk(tmp_path)
     device = _only(tmp_path)
     first = NvmeSignals(device, root=tmp_path, read_page=_answer(_page(media=7)))
     assert first.check("media-errors") == ""
@@ -277,7 +239,7 @@ def test_media_errors_count_from_the_baseline_over_reboots(tmp_path: Path) -> No
 
 def test_wear_is_told_at_its_end(tmp_path: Path) -> None:
     """99 percent is well, 100 is not."""
-    _disk(tmp_path)
+    disk(tmp_path)
     assert NvmeSignals(_only(tmp_path), root=tmp_path, read_page=_answer(_page(used=99))).check("wear") == ""
     assert NvmeSignals(_only(tmp_path), root=tmp_path, read_page=_answer(_page(used=130))).check("wear")
 
@@ -285,7 +247,7 @@ def test_wear_is_told_at_its_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("state", ["new", "resetting", "connecting", "deleting", "deleting (no IO)", "dead"])
 def test_a_controller_that_is_not_live_is_bad_and_not_asked(tmp_path: Path, state: str) -> None:
     """The state is told, and no command is sent, which would block."""
-    real = _disk(tmp_path)
+    real = disk(tmp_path)
     device = _only(tmp_path)
     (real / "state").write_text(state + "\n")
 
@@ -300,7 +262,7 @@ def test_a_controller_that_is_not_live_is_bad_and_not_asked(tmp_path: Path, stat
 
 def test_a_pulled_disk_is_gone(tmp_path: Path) -> None:
     """With the directory away the state says so instead of failing."""
-    _disk(tmp_path)
+    disk(tmp_path)
     signals = NvmeSignals(_only(tmp_path), root=tmp_path)
     (tmp_path / "sys/devices/pci0000:00").rename(tmp_path / "away")
     assert signals.check("state") == "nvme0 is gone; live is needed"
@@ -309,7 +271,7 @@ def test_a_pulled_disk_is_gone(tmp_path: Path) -> None:
 
 def test_another_disk_in_the_same_place_is_noticed(tmp_path: Path) -> None:
     """A serial or wwid that changed is another device."""
-    real = _disk(tmp_path)
+    real = disk(tmp_path)
     signals = NvmeSignals(_only(tmp_path), root=tmp_path)
     (real / "nvme0n1/wwid").write_text("eui.99\n")
     assert signals.check("identity") == f'the namespace says it is "eui.99" now, was "{ONE}"'
@@ -319,7 +281,7 @@ def test_another_disk_in_the_same_place_is_noticed(tmp_path: Path) -> None:
 
 def test_a_wrong_or_missing_node_is_noticed(tmp_path: Path) -> None:
     """The node must be there and be the device sysfs names."""
-    _disk(tmp_path)
+    disk(tmp_path)
     signals = NvmeSignals(_only(tmp_path), root=tmp_path)
     assert "is a file that is no device node" in signals.check("node")
     (tmp_path / "dev/nvme0n1").unlink()
@@ -329,7 +291,7 @@ def test_a_wrong_or_missing_node_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [1, 13, 22, 25, 95])
 def test_smart_that_is_refused_is_not_offered(tmp_path: Path, number: int) -> None:
     """Without the capability or the command there is no signal, and a note says why."""
-    _disk(tmp_path)
+    disk(tmp_path)
     signals = NvmeSignals(_only(tmp_path), root=tmp_path, read_page=_refuse(number))
     assert signals.offered == ("state", "identity", "node")
     assert signals.check("spare") == ""
@@ -338,7 +300,7 @@ def test_smart_that_is_refused_is_not_offered(tmp_path: Path, number: int) -> No
 
 def test_smart_that_fails_in_the_hardware_is_raised(tmp_path: Path) -> None:
     """An I/O error is the device's own word."""
-    _disk(tmp_path)
+    disk(tmp_path)
     signals = NvmeSignals(_only(tmp_path), root=tmp_path, read_page=_refuse(5))
     with pytest.raises(OSError, match="Input/output error"):
         signals.check("spare")
@@ -346,14 +308,14 @@ def test_smart_that_fails_in_the_hardware_is_raised(tmp_path: Path) -> None:
 
 def test_the_ioctl_of_a_device_that_is_no_nvme_is_not_offered(tmp_path: Path) -> None:
     """The real ioctl on a real character device that has none: ENOTTY, no signal."""
-    _disk(tmp_path)
+    disk(tmp_path)
     assert NvmeSignals(_only(tmp_path), root=tmp_path).offered == ("state", "identity", "node")
 
 
 @pytest.mark.parametrize("place", ["hwmon3", "hwmon/hwmon3"])
 def test_the_kernels_temperature_alarm(tmp_path: Path, place: str) -> None:
     """The alarm is found where newer and older kernels have it."""
-    real = _disk(tmp_path)
+    real = disk(tmp_path)
     grow(real, {f"{place}/temp1_alarm": "0", f"{place}/temp1_input": "84850"})
     signals = NvmeSignals(_only(tmp_path), root=tmp_path)
     assert "hot" in signals.offered
@@ -364,7 +326,7 @@ def test_the_kernels_temperature_alarm(tmp_path: Path, place: str) -> None:
 
 def test_an_unknown_signal_is_refused(tmp_path: Path) -> None:
     """A misspelt signal would be well for ever."""
-    _disk(tmp_path)
+    disk(tmp_path)
     with pytest.raises(SpecError, match="sparee"):
         NvmeSignals(_only(tmp_path), root=tmp_path).check("sparee")
 
@@ -385,14 +347,14 @@ def test_the_command_is_the_one_of_the_specification() -> None:
 
 def test_a_free_controller_is_reset(tmp_path: Path) -> None:
     """The attribute is written, and the reset ends when the controller is live."""
-    real = _disk(tmp_path)
+    real = disk(tmp_path)
     ControllerReset(_only(tmp_path), root=tmp_path).run(_call())
     assert (real / "reset_controller").read_text() == "1"
 
 
 def test_a_reset_takes_every_disk_of_the_controller_into_account(tmp_path: Path) -> None:
     """A second disk on the same controller that is mounted is in the way, and named."""
-    real = _disk(tmp_path)
+    real = disk(tmp_path)
     grow(real, {"nvme0n2/dev": "259:9", "nvme0n2/wwid": "eui.22"})
     link(tmp_path, "sys/class/block/nvme0n2", str((real / "nvme0n2").relative_to(tmp_path)))
     grow(tmp_path, {"proc/1/mountinfo": "30 1 259:9 / /data rw - ext4 /dev/nvme0n2 rw"})
@@ -405,7 +367,7 @@ def test_a_reset_takes_every_disk_of_the_controller_into_account(tmp_path: Path)
 
 def test_a_process_with_the_disk_or_a_partition_open_is_in_the_way(tmp_path: Path) -> None:
     """Also the admin node counts."""
-    real = _disk(tmp_path)
+    real = disk(tmp_path)
     grow(real, {"nvme0n1/nvme0n1p1/partition": "1", "nvme0n1/nvme0n1p1/dev": "259:5"})
     reset = ControllerReset(_only(tmp_path), root=tmp_path)
     for number, path in enumerate(("/dev/nvme0", "/dev/nvme0n1", "/dev/nvme0n1p1")):
@@ -417,7 +379,7 @@ def test_a_process_with_the_disk_or_a_partition_open_is_in_the_way(tmp_path: Pat
 
 def test_a_controller_that_dies_of_its_reset_is_told(tmp_path: Path) -> None:
     """A controller that is not live again in time, or dead, fails the reset."""
-    real = _disk(tmp_path)
+    real = disk(tmp_path)
     reset = ControllerReset(_only(tmp_path), root=tmp_path)
     (real / "state").write_text("resetting\n")
     with pytest.raises(ResetError, match='nvme0 is "resetting" after the reset'):
@@ -429,7 +391,7 @@ def test_a_controller_that_dies_of_its_reset_is_told(tmp_path: Path) -> None:
 
 def test_a_reset_that_the_kernel_refuses_is_told(tmp_path: Path) -> None:
     """Without the attribute the reason names it; a subsystem reset of no NVMe device is refused by the ioctl."""
-    real = _disk(tmp_path)
+    real = disk(tmp_path)
     device = _only(tmp_path)
     (real / "reset_controller").unlink()
     with pytest.raises(ResetError, match=r"write .*/reset_controller: ENOENT"):
@@ -440,7 +402,7 @@ def test_a_reset_that_the_kernel_refuses_is_told(tmp_path: Path) -> None:
 
 def test_the_sandbox_is_told_what_a_probe_needs(tmp_path: Path) -> None:
     """The admin node, the sysfs directories and the capability."""
-    _disk(tmp_path)
+    disk(tmp_path)
     needs = allowed(_only(tmp_path))
     assert needs.ioctl == ("/dev/nvme0",)
     assert "/sys/devices/pci0000:00/0000:01:00.0/nvme/nvme0" in needs.read

@@ -190,6 +190,44 @@ def test_a_function_is_removed_and_its_bus_scanned(tmp_path: Path) -> None:
     assert (tmp_path / "sys/bus/pci/rescan").read_bytes() == b"1"
 
 
+def test_nothing_is_removed_that_cannot_be_looked_for_again(tmp_path: Path) -> None:
+    """The rescan is open before the removal: where it may not be written, the function stays."""
+    upper = bridge(tmp_path)
+    real = function(tmp_path)
+    (upper / "rescan").unlink()
+    (upper / "rescan").mkdir()
+    with pytest.raises(ResetError, match=f"nothing was removed, .*: open /sys/devices/.*/{PORT}/rescan: EISDIR"):
+        RemoveRescanReset(_device(tmp_path), root=tmp_path).run(call())
+    assert (real / "remove").read_bytes() == b""
+
+
+def test_what_was_removed_comes_back_also_when_another_could_not_be(tmp_path: Path) -> None:
+    """With two functions of which the second may not be removed, the rescan for the first is made all the same."""
+    upper = bridge(tmp_path)
+    first, second = function(tmp_path), function(tmp_path, SIBLING)
+    (second / "remove").unlink()
+    (second / "remove").mkdir()
+    params = [{"address": one, "ids": "1234:11e8", "driver": "edu"} for one in (CARD, SIBLING)]
+    with pytest.raises(ResetError, match=f"write /sys/devices/.*/{SIBLING}/remove: EISDIR"):
+        RemoveRescanReset(Device("both", params={"functions": params}), root=tmp_path).run(call())
+    assert (first / "remove").read_bytes() == (upper / "rescan").read_bytes() == b"1"
+
+
+def test_a_bridge_that_is_removed_itself_is_not_asked_to_look(tmp_path: Path) -> None:
+    """Of a bridge and a function behind it, the bridge above both looks for both: here the machine."""
+    upper = bridge(tmp_path)
+    function(tmp_path)
+    params = [
+        {"address": PORT, "ids": "1234:11e8", "driver": "pcieport"},
+        {"address": CARD, "ids": "1234:11e8", "driver": "edu"},
+    ]
+    device = Device("both", params={"functions": params})
+    RemoveRescanReset(device, root=tmp_path).run(call())
+    assert (upper / "rescan").read_bytes() == b""
+    assert (tmp_path / "sys/bus/pci/rescan").read_bytes() == b"1"
+    assert f"/sys/bus/pci/devices/{PORT}/rescan" not in allowed_resets(device, tmp_path).write
+
+
 def test_a_function_that_is_gone_is_looked_for(tmp_path: Path) -> None:
     """One that has left the list already is scanned for, and missing it is a failure."""
     function(tmp_path)
@@ -263,3 +301,12 @@ def test_what_a_reset_needs_is_listed(tmp_path: Path) -> None:
     assert needs.write == (f"/sys/bus/pci/devices/{CARD}", "/sys/bus/pci/drivers/edu", "/sys/bus/pci/rescan")
     assert needs.read == ("/sys",)
     assert needs.capabilities == ("CAP_DAC_OVERRIDE",)
+
+
+def test_of_the_bridge_above_the_rescan_alone_is_written(tmp_path: Path) -> None:
+    """What looks for a function again is the bridge's own attribute; nothing else of the bridge is to be touched."""
+    bridge(tmp_path)
+    function(tmp_path)
+    needs = allowed_resets(_device(tmp_path), tmp_path)
+    assert [one for one in needs.write if PORT in one] == [f"/sys/bus/pci/devices/{PORT}/rescan"]
+    assert "/sys/bus/pci/rescan" in needs.write
