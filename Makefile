@@ -9,7 +9,7 @@ DEMO_SECONDS ?= 60
 JOBS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit check-types soak lab gpu bench proto docs constraints image test-image e2e clean
+.PHONY: help setup demo test lint audit check-types soak lab gpu bench proto docs constraints image image-twice test-image e2e e2e-needs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -70,12 +70,24 @@ constraints: $(STAMP)  ## write down the versions that are installed now, and wi
 image:  ## build the image (root, Debian) into build/, unattended
 	deploy/image/build.sh
 
+image-twice:  ## build the image twice and compare: the same commit has to give the same digest
+	deploy/image/build.sh build/once.tar
+	deploy/image/build.sh build/again.tar
+	@once=$$(tar -xOf build/once.tar index.json); again=$$(tar -xOf build/again.tar index.json); \
+	  rm -f build/once.tar build/again.tar; \
+	  [ "$$once" = "$$again" ] || { echo "$$once"; echo "$$again"; exit 1; }; echo "twice the same: $$once"
+
 test-image: $(STAMP)  ## start the image that "make image" built on a read-only root, against the stub kubelet
 	DEVD_IMAGE_ARCHIVE=$$(ls -t build/devd-*.tar | head -n 1) $(BIN)/pytest tests/deploy/test_image.py tests/deploy/test_cdi_runtime.py
 
-e2e: $(STAMP)  ## test against a cluster: needs KUBECONFIG, and DEVD_IMAGE, an image its nodes can have
-	@deploy/tools/get.sh || command -v "$${KUBECTL:-kubectl}"  # of their own, where PyPI is not reached
+e2e: e2e-needs $(STAMP)  ## test against a cluster: needs KUBECONFIG, and DEVD_IMAGE, an image its nodes can have
+	@[ -n "$$KUBECTL" ] || deploy/tools/get.sh || command -v kubectl >/dev/null || \
+	  { echo "make e2e needs kubectl: deploy/tools/get.sh could not fetch one; name yours in KUBECTL"; exit 1; }
 	$(BIN)/pytest tests/e2e -v -p no:cacheprovider
+
+e2e-needs:
+	@[ -n "$$KUBECONFIG" ] && [ -n "$$DEVD_IMAGE" ] || { echo "make e2e needs KUBECONFIG, the cluster's, and" \
+	  "DEVD_IMAGE, an image its nodes have or can pull (make image builds one)"; exit 1; }
 
 clean:  ## remove what was made
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

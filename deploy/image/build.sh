@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Build the image without a container daemon: buildah in chroot isolation, as root, on Debian.
 #   deploy/image/build.sh [ARCHIVE]     default: build/devd-VERSION.tar (an OCI archive)
+# IMAGE     name in the archive, before the tag VERSION (default: docker.io/library/devd). With its registry, always:
+#           what a cluster asks for as devd:VERSION its runtime looks for under docker.io/library/devd:VERSION.
+# SOURCE    where the sources are, a URL, for the label org.opencontainers.image.source (default: no such label)
 # BASE      image to build on (default: a Debian made here by mmdebstrap, for where no image registry is reached)
 # SUITE     Debian release of that base (default: bookworm)
 # PYTHON    interpreter whose pip fetches the wheels (default: python3)
@@ -11,6 +14,11 @@ python=${PYTHON:-python3}
 suite=${SUITE:-bookworm}
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' devd/__init__.py)
 archive=${1:-build/devd-$version.tar}
+name=${IMAGE:-docker.io/library/devd}:$version
+if [[ ! $name =~ ^(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+|[a-z0-9.-]+:[0-9]+)/[^:@]*[^/:@]:$version$ ]]; then
+  echo "IMAGE=$IMAGE: name its registry as well and leave out the tag, as in registry.example.com/devd" >&2
+  exit 2
+fi
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 # The commit's time: the same commit gives the same image.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
@@ -48,7 +56,8 @@ if [ -z "${BASE:-}" ]; then
   buildah commit --quiet --rm --timestamp "$SOURCE_DATE_EPOCH" "$container" "$BASE" >/dev/null
 fi
 
-# pip of this machine fetches the wheels, with its own index and certificates; the build itself asks nobody.
+# pip of this machine fetches the wheels, with its own index and certificates; the build itself asks nobody. They are
+# mounted where the base has a directory already: one that is made for a mount stays in the image.
 wheels=$work/wheels
 rm -rf "$wheels"
 for lock in requirements build-requirements; do
@@ -58,11 +67,11 @@ for lock in requirements build-requirements; do
 done
 
 buildah build --quiet --file deploy/Containerfile --ignorefile deploy/Containerfile.dockerignore \
-  --timestamp "$SOURCE_DATE_EPOCH" --volume "$wheels:/wheels:ro" \
-  --build-arg "BASE=$BASE" --build-arg PIP_NO_INDEX=1 --build-arg PIP_FIND_LINKS=/wheels \
+  --timestamp "$SOURCE_DATE_EPOCH" --volume "$wheels:/mnt:ro" ${SOURCE:+--label "org.opencontainers.image.source=$SOURCE"} \
+  --build-arg "BASE=$BASE" --build-arg PIP_NO_INDEX=1 --build-arg PIP_FIND_LINKS=/mnt \
   --build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" --build-arg "VERSION=$version" --build-arg "REVISION=$revision" \
   --build-arg "CREATED=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)" \
-  --tag "devd:$version" . >/dev/null
+  --tag "$name" . >/dev/null
 rm -f "$archive"
-buildah push --quiet "devd:$version" "oci-archive:$archive:devd:$version"
-echo "$archive: devd:$version, $(($(stat -c %s "$archive") / 1000000)) MB compressed, $((SECONDS - began)) s, $(buildah images --no-trunc --quiet "devd:$version")"
+buildah push --quiet "$name" "oci-archive:$archive:$name"
+echo "$archive: $name, $(($(stat -c %s "$archive") / 1000000)) MB compressed, $((SECONDS - began)) s, $(buildah images --no-trunc --quiet "$name")"

@@ -5,12 +5,26 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from devd.daemon.demo.rig import Rig
 from tests.deploy.manifests import API_VERSIONS, complaints, configuration, container, kustomized, named
-from tests.e2e.cluster import CONFIG, DEVICES, MINORS, NAMESPACE, NODE, SIM, overlay, pod
+from tests.e2e.objects import (
+    CONFIG,
+    DEVICES,
+    GUARD,
+    LEFT_ON_NODE,
+    MINORS,
+    NAMESPACE,
+    NODE,
+    ON_NODE,
+    SIM,
+    cleaning_pod,
+    overlay,
+    user_pod,
+)
 from tests.faults.worlds import scenario, until
 
 
@@ -26,12 +40,18 @@ def test_the_overlay_is_one_the_api_takes(tmp_path: Path) -> None:
     volumes = named(found, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
     on_node = {one["name"]: one["hostPath"]["path"] for one in volumes if "hostPath" in one}
     assert on_node["devices"] == DEVICES
-    assert all("devd-e2e" in on_node[name] for name in ("runtime", "state", "logs"))
+    assert {name: on_node[name] for name in ON_NODE} == ON_NODE
+    cleaned = {f"{directory}/{pattern}" for directory, pattern in LEFT_ON_NODE.items()}
+    for path in (DEVICES, *ON_NODE.values()):
+        assert any(path.startswith(f"{one}/") or path == one for one in cleaned), path
 
 
-def test_the_pod_is_one_the_api_takes() -> None:
-    """The pod that uses devices has no field the API does not know."""
-    assert complaints(pod("devd:1", "worker-1"), API_VERSIONS[-1]) == []
+@pytest.mark.parametrize("pod", [user_pod("devd:1", "worker-1"), cleaning_pod("devd:1", "worker-1")])
+def test_the_pods_are_ones_the_api_takes(pod: dict[str, Any]) -> None:
+    """The pods beside devd have no field the API does not know, and ask for no image but devd's, which may be there."""
+    assert complaints(pod, API_VERSIONS[-1]) == []
+    containers = pod["spec"]["containers"]
+    assert {(one["image"], one["imagePullPolicy"]) for one in containers} == {("devd:1", "IfNotPresent")}
 
 
 def test_devd_takes_the_configuration(tmp_path: Path) -> None:
@@ -62,6 +82,9 @@ def test_what_the_cluster_is_to_see_happens_before_the_stub(tmp_path: Path) -> N
     async def play(rig: Rig) -> None:
         await rig.healthy(NODE, 2)
         await rig.healthy(SIM, 1)
+        await rig.healthy(GUARD, 1)
+        guarded = await rig.kubelet.allocate(GUARD)
+        assert [one.container_path for one in guarded.response.devices] == ["/dev/e2e-guarded"]
         given = await rig.kubelet.allocate(NODE)
         assert [one.container_path for one in given.response.devices] == ["/dev/e2e0"]
         assert dict(given.response.envs).items() >= {"E2E_IDS": given.ids[0], "E2E_PATHS": "/dev/e2e0"}.items()

@@ -12,11 +12,13 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from devd.daemon.demo.rig import Rig
-from tests.deploy.manifests import ROOT
+from tests.deploy.manifests import ROOT, container, overlay
+from tests.e2e.cluster import full_name
 from tests.faults.worlds import SIM, sim
 
 ARCHIVE = os.environ.get("DEVD_IMAGE_ARCHIVE", "")
@@ -86,21 +88,33 @@ def test_the_image_is_small() -> None:
     assert Path(ARCHIVE).stat().st_size < MOST_BYTES
 
 
+def member(name: str) -> dict[str, Any]:
+    """Return a JSON file of the archive."""
+    with tarfile.open(ARCHIVE) as tar:
+        file = tar.extractfile(name)
+        assert file is not None
+        return dict(json.load(file))
+
+
+def blob(digest: str) -> dict[str, Any]:
+    """Return a JSON blob of the archive."""
+    return member("blobs/" + digest.replace(":", "/"))
+
+
+def test_a_node_finds_the_image_by_the_name_of_the_manifests() -> None:
+    """The archive has the name that a runtime makes of the manifests' image: with its registry, and the same tag.
+
+    What is imported under a shorter name is there, and is not found.
+    """
+    [manifest] = member("index.json")["manifests"]
+    wanted = container(overlay("kubernetes"))["image"]
+    assert manifest["annotations"]["org.opencontainers.image.ref.name"] == full_name(wanted)
+
+
 def test_the_image_says_what_it_is() -> None:
     """Labels and entry point are those of the OCI's annotations, with the project's version."""
-    with tarfile.open(ARCHIVE) as tar:
-
-        def blob(digest: str) -> dict[str, object]:
-            member = tar.extractfile("blobs/" + digest.replace(":", "/"))
-            assert member is not None
-            return dict(json.load(member))
-
-        index = tar.extractfile("index.json")
-        assert index is not None
-        manifest = blob(json.load(index)["manifests"][0]["digest"])
-        config = blob(dict(manifest["config"])["digest"])  # type: ignore[call-overload]  # JSON
-    settings = config["config"]
-    assert isinstance(settings, dict)
+    manifest = blob(member("index.json")["manifests"][0]["digest"])
+    settings = blob(manifest["config"]["digest"])["config"]
     assert settings["Entrypoint"] == ["devd"]
     assert settings["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert f'__version__ = "{settings["Labels"]["org.opencontainers.image.version"]}"' in (
@@ -116,6 +130,15 @@ def test_any_user_can_run_the_program(rootfs: Path) -> None:
         rootfs, "find", "/opt", "/usr", "-xdev", "(", "-perm", "/6000", "-o", "-perm", "-o+w", ")", "-type", "f"
     )
     assert found.stdout == ""
+
+
+def test_nothing_lies_about(rootfs: Path) -> None:
+    """The root has a base's directories and nothing of the build's; no library left a module of its own making."""
+    made_by_build = {"src", "wheel", "wheels", "build", "runtime-packages", "sbom.cdx.json"}
+    assert {path.name for path in rootfs.iterdir()} & made_by_build == set()
+    assert list((rootfs / "mnt").iterdir()) == []
+    packages = next((rootfs / "opt/devd/lib").glob("python3.*")) / "site-packages"
+    assert not (packages / "example.py").exists()
 
 
 def test_the_bill_of_materials_is_complete(rootfs: Path) -> None:

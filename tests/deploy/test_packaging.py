@@ -3,6 +3,7 @@
 import re
 import tomllib
 
+from devd import __version__
 from tests.deploy.manifests import CHART, DEPLOY, ROOT
 
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+)(.*)$", re.MULTILINE)
@@ -59,3 +60,21 @@ def test_versions_agree() -> None:
     assert f"appVersion: {program[1]}\n" in chart
     base = (DEPLOY / "kustomize" / "base" / "kustomization.yaml").read_text(encoding="utf-8")
     assert f"newTag: {program[1]}\n" in base
+
+
+def test_nobody_is_told_to_install_devd_from_an_index() -> None:
+    """No page, unit or comment tells to install a package of devd's name: on PyPI that is another project's."""
+    pages = [ROOT / "README.md", ROOT / "Makefile", ROOT / "pyproject.toml"]
+    for directory in ("docs", "deploy", "examples", "daemon", "workers"):
+        pages += [file for file in (ROOT / directory).rglob("*") if file.is_file() and file.suffix != ".pyc"]
+    by_name = re.compile(r"pip3? install[^\n`]*[ '\"]devd(\[|==|[ '\")`;]|$)", re.MULTILINE)
+    assert by_name.search("run pip install 'devd[nvidia]'")
+    assert by_name.search("/opt/devd/bin/pip install devd).")
+    assert [str(file) for file in pages if by_name.search(file.read_text(encoding="utf-8"))] == []
+
+
+def test_the_unit_is_installed_by_the_lock() -> None:
+    """The page that says how /opt/devd is made installs what the image has, by hash, and this version of devd."""
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    assert "/opt/devd/bin/pip install --require-hashes --only-binary :all: -r deploy/image/requirements.lock\n" in page
+    assert f"build/wheel/devd-{__version__}-py3-none-any.whl\n" in page

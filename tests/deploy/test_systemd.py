@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from devd.daemon.app import EXIT_CONFIG
+from devd.workers.sandbox.limits import OOM_SCORE_ADJ
 from tests.deploy.manifests import DEPLOY, ROOT
 
 UNIT = DEPLOY / "systemd" / "devd.service"
@@ -111,3 +112,10 @@ def test_stop_outlives_an_orderly_end() -> None:
     """The time to stop is more than the 5 s that an end with wedged workers takes."""
     [stop] = lines("TimeoutStopSec")
     assert float(stop.removesuffix("s")) >= 10
+
+
+def test_devd_outlives_what_it_serves() -> None:
+    """The kernel ends devd late when memory runs out, not later than the kubelet; a worker raises its own score."""
+    [score] = lines("OOMScoreAdjust")
+    assert -999 < int(score) < 0
+    assert OOM_SCORE_ADJ > 0
