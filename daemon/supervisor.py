@@ -44,6 +44,9 @@ from devd.ipc.messages import (
     Written,
 )
 
+BROKEN = "broken"
+"""The level of a sandbox behind which works what must not: its worker touches nothing, and says so."""
+
 log = logging.getLogger("devd.supervisor")
 
 
@@ -349,6 +352,9 @@ class Supervisor:
         pid, sandbox = charge.state.pid, charge.sandbox
         if pid is None or sandbox is None:
             return
+        if sandbox.level == BROKEN:
+            why = "; ".join(f"{layer}: {why}" for layer, why in sandbox.missing.items())
+            log.error("%s: its sandbox does not hold: %s", charge.state.id, why, extra={"device": charge.state.id})
         layer = proc.contradicted(pid, sandbox.active, charge.uid)
         if layer:
             self.misbehaved(

@@ -14,6 +14,7 @@ from devd.workers.errors import SpecError
 from devd.workers.hw import attributes, infiniband, pci, selection
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
+from devd.workers.sandbox.reach import PLACES
 
 __all__ = [
     "DRIVER",
@@ -160,4 +161,5 @@ DRIVER = DriverKind(
         ),
     },
     uevents=("infiniband", "infiniband_verbs", "infiniband_mad", "net"),
+    places=(*PLACES, "/proc"),
 )

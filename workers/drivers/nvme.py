@@ -12,6 +12,7 @@ from devd.workers.drivers.twins import Candidate, listed
 from devd.workers.hw import attributes, nodes, nvme, pci, selection
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
+from devd.workers.sandbox.reach import PLACES
 
 __all__ = ["DRIVER", "KEYS", "SIGNALS", "ControllerReset", "NvmeDriver", "NvmeSignals", "SubsystemReset", "allowed"]
 
@@ -135,4 +136,5 @@ DRIVER = DriverKind(
         ),
     },
     uevents=("nvme", "nvme-subsystem", "block"),
+    places=(*PLACES, "/proc/swaps"),
 )
