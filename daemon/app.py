@@ -297,6 +297,7 @@ class Daemon:
             {
                 "health_messages": self._feed.received,
                 "health_refused": dict(self._feed.refused),
+                "commands_refused": dict(self._supervisor.workforce.refused),
                 "peers_refused": dict(self._auth.refused),
                 "control_answered": self._control.answered,
                 "control_refused": self._control.refused,

@@ -19,7 +19,7 @@ from devd.daemon.claims import Claims
 from devd.daemon.config import Resource
 from devd.daemon.config_diff import Touch
 from devd.daemon.device_state import Phase, Policy
-from devd.daemon.selection import foreign
+from devd.daemon.listing_rules import breach
 from devd.daemon.supervisor import Supervisor
 from devd.daemon.table import ResourceTable
 from devd.daemon.uids import Uids
@@ -137,9 +137,8 @@ class ScoutFeed:
         outdated = self._outdated.get(listing.resource, -1)
         if self._closed or listing.resource not in self._tables or listing.incarnation <= outdated:
             return
-        path = foreign(self._tables[listing.resource].config, listing)
-        if path:
-            detail = f"listed {path!r:.120}, which the selector of {listing.resource} does not name"
+        detail = breach(self._tables[listing.resource].config, listing)
+        if detail:
             self._supervisor.misbehaved(scout_id(listing.resource), listing.incarnation, detail)
             return
         self._listings[listing.resource] = listing

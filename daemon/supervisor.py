@@ -44,6 +44,9 @@ from devd.ipc.messages import (
     Written,
 )
 
+BROKEN = "broken"
+"""The level of a sandbox behind which works what must not: its worker touches nothing, and says so."""
+
 log = logging.getLogger("devd.supervisor")
 
 
@@ -306,16 +309,19 @@ class Supervisor:
             self._record(device, "exit", f"worker {charge.state.pid} of an earlier devd is gone")
             self.send(device, ev.Exited(self.now(), 0, "left by an earlier devd"))
 
-    def said(self, device: str, incarnation: int, message: FromWorker) -> None:
-        """Take in a message from a worker's own channel; it may speak for itself alone."""
+    def said(self, device: str, incarnation: int, message: FromWorker) -> str:
+        """Take in a message from a worker's own channel; return why it is refused, or "".
+
+        It may speak for itself alone; what its role may say at all is its channel's matter.
+        """
         charge = self._charges.get(device)
         if charge is None or charge.state.incarnation != incarnation:
-            return
+            return ""
         claimed, own = (message.resource, charge.resource) if isinstance(message, Listing) else (message.device, device)
         if claimed != own or message.incarnation != incarnation:
             detail = f"spoke for {claimed!r:.80}, incarnation {message.incarnation}"
             self.misbehaved(device, incarnation, detail)
-            return
+            return "spoof"
         match message:
             case Hello():
                 charge.sandbox = bounded_sandbox(message.sandbox)
@@ -331,6 +337,7 @@ class Supervisor:
                 self._found(charge, message)
             case Written():
                 self._tell.wrote(message)
+        return ""
 
     def _found(self, charge: Charge, found: Findings) -> None:
         device = charge.state.id
@@ -345,6 +352,9 @@ class Supervisor:
         pid, sandbox = charge.state.pid, charge.sandbox
         if pid is None or sandbox is None:
             return
+        if sandbox.level == BROKEN:
+            why = "; ".join(f"{layer}: {why}" for layer, why in sandbox.missing.items())
+            log.error("%s: its sandbox does not hold: %s", charge.state.id, why, extra={"device": charge.state.id})
         layer = proc.contradicted(pid, sandbox.active, charge.uid)
         if layer:
             self.misbehaved(

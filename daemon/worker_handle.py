@@ -12,7 +12,7 @@ from pathlib import Path
 import zmq
 
 from devd.ipc.command import CommandServer
-from devd.ipc.messages import ToWorker
+from devd.ipc.messages import Role, ToWorker
 
 STDERR_TAIL_LINES = 50
 STDERR_LINE_BYTES = 2000
@@ -90,8 +90,9 @@ class Rate:
 class WorkerHandle:
     """One incarnation, from the order to fork until its exit is known."""
 
-    def __init__(self, loop: AbstractEventLoop, device: str, incarnation: int, socket_path: Path) -> None:
+    def __init__(self, loop: AbstractEventLoop, device: str, role: Role, incarnation: int, socket_path: Path) -> None:
         self._loop = loop
+        self._role: Role = role
         self.device = device
         self.incarnation = incarnation
         self.socket_path = socket_path
@@ -107,7 +108,7 @@ class WorkerHandle:
 
         Raises OSError or EndpointError when the node is out of descriptors; what was made so far is released by close.
         """
-        self._command = CommandServer(context, self.socket_path, zap_domain)
+        self._command = CommandServer(context, self.socket_path, self._role, zap_domain)
         stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
         try:
             self._stderr = StderrTail(self._loop, stderr_read)

@@ -10,6 +10,8 @@ import os
 import resource
 import time
 from asyncio import AbstractEventLoop
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +38,9 @@ DESCRIPTORS_COUNTED_EVERY = 16
 MESSAGES_A_TURN = 4
 OUT_OF_DESCRIPTORS = "the daemon is short of file descriptors: raise its limit (ulimit -n, LimitNOFILE=)"
 
+REFUSALS = ("flood", "garbage", "spoof")
+"""Why a message on a command channel is refused; a metric's labels. What is not for a role to say is garbage."""
+
 log = logging.getLogger("devd.workforce")
 
 
@@ -61,8 +66,8 @@ class Owner(Protocol):
     def exited(self, device: str, incarnation: int, end: End) -> None:
         """Take note: the worker and its process group are gone."""
 
-    def said(self, device: str, incarnation: int, message: FromWorker) -> None:
-        """Take in a message from the worker's own channel."""
+    def said(self, device: str, incarnation: int, message: FromWorker) -> str:
+        """Take in a message from the worker's own channel; return why it is refused, or ""."""
 
     def misbehaved(self, device: str, incarnation: int, detail: str) -> None:
         """Take note: the worker broke the protocol."""
@@ -91,6 +96,7 @@ class Workforce:
         self._orders: dict[int, WorkerHandle] = {}
         self._by_pid: dict[int, WorkerHandle] = {}
         self._sockets_made = 0
+        self._refused: Counter[str] = Counter()
         events = ForkEvents(self._forked, self._fork_failed, self._child_exit, self._fork_server_lost)
         self.forks = ForkClient(loop, events, turns)
         self.forks.start()
@@ -99,6 +105,11 @@ class Workforce:
     def pids(self) -> tuple[int, ...]:
         """Return the pids of all workers whose end has not been seen."""
         return tuple(self._by_pid)
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Return how many messages on command channels were refused, by reason."""
+        return self._refused
 
     # ---- orders ----
 
@@ -112,7 +123,8 @@ class Workforce:
         if self._descriptors.after_one_more() + DESCRIPTOR_RESERVE > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
             self._loop.call_soon(self._owner.spawn_failed, device, spec.incarnation, OUT_OF_DESCRIPTORS)
             return
-        handle = WorkerHandle(self._loop, device, spec.incarnation, self._layout.command(self._sockets_made))
+        path = self._layout.command(self._sockets_made)
+        handle = WorkerHandle(self._loop, device, spec.role, spec.incarnation, path)
         self._handles[device] = handle
         try:
             gate_fd, stderr_fd = handle.open(self._context, b"command:" + device.encode())
@@ -244,12 +256,14 @@ class Workforce:
         now_s = time.monotonic()
         for received in channel.drain(MESSAGES_A_TURN):
             if not handle.rate.allows(now_s):
+                self._refused["flood"] += 1
                 self._owner.misbehaved(handle.device, handle.incarnation, "floods its command channel")
                 break
             if received.message is None:
+                self._refused["garbage"] += 1
                 self._owner.misbehaved(handle.device, handle.incarnation, received.error)
-            else:
-                self._owner.said(handle.device, handle.incarnation, received.message)
+            elif refusal := self._owner.said(handle.device, handle.incarnation, received.message):
+                self._refused[refusal] += 1
         return handle.command is not None and handle.command.pending()
 
     def close(self) -> None:

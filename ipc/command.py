@@ -6,6 +6,7 @@ takes one peer.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from devd.ipc.messages import (
     ProbeNow,
     Reset,
     ResetDone,
+    Role,
     Stop,
     ToWorker,
     WriteSpecs,
@@ -35,6 +37,14 @@ QUEUE = 16
 """Messages kept each way. Commands are few and a worker answers each: more than this waiting means that one side is
 gone, and its lease or deadline says so."""
 LIMITS = Limits(message_bytes=MAX_COMMAND_BYTES, receive_queue=QUEUE, send_queue=QUEUE)
+
+SAYS: Mapping[Role, tuple[type[FromWorker], ...]] = {
+    "worker": (Hello, ResetDone, Findings),
+    "scout": (Hello, ResetDone, Listing, Findings),
+    "scribe": (Hello, ResetDone, Written, Findings),
+}
+"""What each role may say. All speak of themselves; of a resource's devices its scout alone, of files the scribe alone:
+a worker that was taken over must not unplug its neighbours with a list of its own."""
 
 _FRAMES = 1
 
@@ -54,11 +64,13 @@ class Received:
 class CommandServer:
     """The front's end. See ``devd.ipc.sockets`` for how ``fd``, ``drain`` and ``pending`` go together."""
 
-    def __init__(self, context: Context, path: Path, zap_domain: bytes = b"command") -> None:
-        """Bind. An empty ``zap_domain`` takes anyone the file's mode lets through, without identity.
+    def __init__(self, context: Context, path: Path, role: Role, zap_domain: bytes = b"command") -> None:
+        """Bind; what is not for this role to say arrives as an error.
 
-        Raises EndpointError when the path cannot be used.
+        An empty ``zap_domain`` takes anyone the file's mode lets through, without identity. Raises EndpointError when
+        the path cannot be used.
         """
+        self._expected = SAYS[role]
         self._bound = BoundSocket(context, zmq.PAIR, path, LIMITS, frames=_FRAMES, zap_domain=zap_domain)
         self.fd: int = self._bound.fd
 
@@ -71,7 +83,7 @@ class CommandServer:
 
     def drain(self, limit: int = 64) -> list[Received]:
         """Return what has arrived, at most ``limit`` messages; then ask ``pending``. Never waits, never raises."""
-        return [_received(arrived) for arrived in self._bound.read(limit)]
+        return [_received(arrived, self._expected) for arrived in self._bound.read(limit)]
 
     def pending(self) -> bool:
         """Return whether more waits; the descriptor tells only once."""
@@ -135,11 +147,10 @@ class CommandClient:
         self.socket.close(linger=0)
 
 
-def _received(arrived: Arrived) -> Received:
+def _received(arrived: Arrived, expected: tuple[type[FromWorker], ...]) -> Received:
     if arrived.error:
         return Received(arrived.identity, None, arrived.error)
     try:
-        message = codec.decode(arrived.frames[0], Hello, ResetDone, Listing, Findings, Written)
-        return Received(arrived.identity, message, "")
+        return Received(arrived.identity, codec.decode(arrived.frames[0], *expected), "")
     except ProtocolError as error:
         return Received(arrived.identity, None, str(error))

@@ -24,6 +24,7 @@ from devd.workers.errors import (
     EXIT_STOPPED,
     DeviceGoneError,
     NodeRenewedError,
+    SandboxBrokenError,
     SpecError,
     StaleDriverError,
 )
@@ -47,7 +48,7 @@ def become(spec: WorkerSpec, gate_fd: int, stderr_fd: int, role: Role) -> NoRetu
     except SpecError as error:
         _say(f"{spec.device}: {error}\n")
         code = EXIT_BAD_SPEC
-    except (DeviceGoneError, NodeRenewedError, StaleDriverError) as error:
+    except (DeviceGoneError, NodeRenewedError, SandboxBrokenError, StaleDriverError) as error:
         _say(f"{spec.device}: {error}\n")
     except BaseException:  # noqa: BLE001 - the process ends here, whatever it was; its story goes to stderr
         _say(traceback.format_exc())

@@ -36,6 +36,11 @@ class Channel:
         self._publisher = HealthPublisher(self._context, spec.health_endpoint)
 
     @property
+    def resource(self) -> str:
+        """Return the resource whose device this process has."""
+        return self._spec.resource
+
+    @property
     def client(self) -> CommandClient:
         """Return the command channel, for a poller."""
         return self._client

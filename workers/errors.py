@@ -23,6 +23,10 @@ class ProbeError(WorkerError):
     """Raised when a probe found its device unwell; the text is the reason an operator reads."""
 
 
+class OutOfReachError(ProbeError):
+    """Raised when what discovery said of a device would lead its worker to something that is no device's."""
+
+
 class ResetError(WorkerError):
     """Raised when a reset did not work; the text is the reason an operator reads."""
 
@@ -33,6 +37,10 @@ class BusLostError(WorkerError):
 
 class NodeRenewedError(WorkerError):
     """Raised when a path of the device leads to a file that was not there when the sandbox was made: start again."""
+
+
+class SandboxBrokenError(WorkerError):
+    """Raised when what must not work works behind the sandbox: who cannot say so by a verdict ends."""
 
 
 class DeviceGoneError(WorkerError):

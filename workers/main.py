@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 from devd.ipc.messages import Fault, Findings, Reset, ResetDone, WorkerSpec
 from devd.workers.channel import Channel
 from devd.workers.command import CommandRunner
-from devd.workers.errors import DeviceGoneError, NodeRenewedError, ProbeError, ResetError, StaleDriverError, explain
+from devd.workers.errors import (
+    DeviceGoneError,
+    NodeRenewedError,
+    OutOfReachError,
+    ProbeError,
+    ResetError,
+    StaleDriverError,
+    explain,
+)
 from devd.workers.hw import holders
 from devd.workers.loop import serve
 from devd.workers.misdeeds import Misdeed, commit
@@ -19,7 +27,7 @@ from devd.workers.probes.sim import SimProbe
 from devd.workers.report import Reporter
 from devd.workers.resets import Reset as ResetKind
 from devd.workers.resets import make_reset
-from devd.workers.sandbox import refusal
+from devd.workers.sandbox import reach, refusal
 from devd.workers.sandbox.apply import Confinement
 from devd.workers.sandbox.needs import NOTHING, SandboxNeeds, widened
 from devd.workers.sandbox.runtime import python_runtime
@@ -192,17 +200,20 @@ def run(spec: WorkerSpec, lifeline_fd: int) -> int:
         channel.wait_heard()
         sandbox = confinement.after_connect()
         channel.greet(sandbox, os.getpid())
-        if lacking := refusal.of(sandbox, spec.sandbox):
+        if lacking := refusal.of(sandbox, spec.sandbox, confinement.broken):
             probe, reset = refusal.RefusedProbe(lacking), refusal.RefusedReset(lacking)
         return serve(Worker(spec, channel, probe, reset, confinement), channel, lifeline_fd)
 
 
 def _made(spec: WorkerSpec) -> tuple[Probe, ResetKind | None]:
-    """Return probe and reset; for a device that is gone already a probe that says so. Raises SpecError."""
+    """Return probe and reset; for a device that is gone, or none at all, what says so. Raises SpecError."""
     runner = CommandRunner()
     try:
         probe = make_probe(spec, runner)
         reset = make_reset(spec, runner, probe.release if isinstance(probe, DriverProbe) else lambda: None)
+        reach.check(probe.needs | (reset.needs if reset is not None else NOTHING), spec.sandbox)
+    except OutOfReachError as error:
+        return refusal.RefusedProbe(str(error)), refusal.RefusedReset(str(error))
     except OSError as error:
         reason = explain("begin with", str(error.filename or spec.device), error)
         return GoneProbe(reason), refusal.RefusedReset(reason)

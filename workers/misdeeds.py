@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from devd.ipc import codec
 from devd.ipc.health import topic_of
-from devd.ipc.messages import Findings, Health
+from devd.ipc.messages import Device, Findings, Health, Listing, Written
 from devd.workers.channel import Channel
 
 HUGE_BYTES = 100 * 1024 * 1024
@@ -51,6 +51,17 @@ def _chatter(state: Health, channel: Channel) -> None:
 def _hoard(state: Health, channel: Channel) -> None:
     """Leave the next worker more than is kept."""
     channel.send(Findings(state.device, state.incarnation, (), (), {}, {"hoard": "x" * HOARD_BYTES}))
+
+
+def _unplug(state: Health, channel: Channel) -> None:
+    """List the resource's devices as if it were its scout: its neighbours are gone, and there is one that is not."""
+    devices = (Device(state.device), Device(SOMEBODY_ELSE))
+    channel.send(Listing(channel.resource, state.incarnation, 1, devices))
+
+
+def _write(state: Health, channel: Channel) -> None:
+    """Say that all specifications stand as they should, as if it were the scribe."""
+    channel.send(Written(state.device, state.incarnation, (), (), ()))
 
 
 def _framed(health: Health) -> Frames:
@@ -107,5 +118,10 @@ _DEEDS: dict[str, Callable[[Health, str], Frames]] = {
     "next": _next,
     "future": _future,
 }
-_ON_THE_COMMAND_CHANNEL: dict[str, Callable[[Health, Channel], None]] = {"chatter": _chatter, "hoard": _hoard}
+_ON_THE_COMMAND_CHANNEL: dict[str, Callable[[Health, Channel], None]] = {
+    "chatter": _chatter,
+    "hoard": _hoard,
+    "unplug": _unplug,
+    "write": _write,
+}
 HOWS = (*_DEEDS, *_ON_THE_COMMAND_CHANNEL)

@@ -98,7 +98,7 @@ class DriverReset:
         self._kind = kinds[method]
         self._device = device
         self._tools = Tools(runner, params, release=release)
-        self.needs = needs_of(kinds[method].allowed(device), device)
+        self.needs = needs_of(kinds[method].allowed(device), device, kind_of(spec.driver).places)
         self.activity = f"reset {method} of {device.id}"
 
     def run(self, call: Call) -> None:

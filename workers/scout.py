@@ -223,7 +223,9 @@ def run(spec: WorkerSpec, lifeline_fd: int) -> int:
         channel.wait_heard()
         sandbox = confinement.after_connect()
         channel.greet(sandbox, os.getpid())
-        if lacking := refusal.of(sandbox, spec.sandbox):
+        lacking = refusal.of(sandbox, spec.sandbox, confinement.broken)
+        # One that only looks runs no code that a device could take over: it lists, and each device's worker refuses.
+        if lacking and not driver.needs.only_looks:
             driver = refusal.RefusedDriver(lacking)
         scout = Scout(spec, channel, watch, driver)
         return serve(scout, channel, lifeline_fd)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from devd.ipc.messages import Fault, Findings, Reset, ResetDone, SpecFile, WorkerSpec, WriteSpecs, Written
 from devd.workers.cdi_files import OWN_NAME, SpecFiles, digest, known
 from devd.workers.channel import Channel
-from devd.workers.errors import NodeRenewedError
+from devd.workers.errors import NodeRenewedError, SandboxBrokenError
 from devd.workers.loop import serve
 from devd.workers.params import Params
 from devd.workers.report import Reporter
@@ -158,6 +158,8 @@ def run(spec: WorkerSpec, lifeline_fd: int) -> int:
     with Channel(spec) as channel:
         channel.wait_heard()
         channel.greet(confinement.after_connect(), os.getpid())
+        if confinement.broken:
+            raise SandboxBrokenError(confinement.broken)
         scribe = Scribe(spec, channel, SpecFiles(directory), confinement.outdated)
         return serve(scribe, channel, lifeline_fd, scribe.order)
 

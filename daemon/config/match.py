@@ -21,6 +21,8 @@ MISDEEDS = (
     "future",
     "chatter",
     "hoard",
+    "unplug",
+    "write",
 )
 MAX_SIMULATED = 4096
 MAX_NUMA_NODE = 1023
@@ -41,6 +43,8 @@ Misdeed = Literal[
     "future",
     "chatter",
     "hoard",
+    "unplug",
+    "write",
 ]
 
 
@@ -111,7 +115,8 @@ class Step(Section):
         None,
         description="For `misbehave`: what is sent beside the report; absent: `garbage`. `spoof` speaks for the device "
         "that `reason` names, `stale` and `next` for another incarnation, `future` has an impossible sequence number; "
-        "`chatter` floods the command channel, `hoard` leaves more behind for the next worker than is kept.",
+        "`chatter` floods the command channel, `hoard` leaves more behind for the next worker than is kept; "
+        "`unplug` lists devices as a scout does, `write` speaks as the writer of CDI specifications.",
     )
     reason: Text = Field("", description="Text shown with the verdict.")
     takes_s: Annotated[float | None, duration("0ms", "1h")] = Field(

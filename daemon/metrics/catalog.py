@@ -105,6 +105,9 @@ RPC_DURATION = Metric(
 
 HEALTH_MESSAGES = Metric("devd_health_messages_total", "counter", "Messages that came on the health bus.")
 HEALTH_REFUSED = Metric("devd_health_refused_total", "counter", "Messages on the health bus refused.", ("reason",))
+COMMANDS_REFUSED = Metric(
+    "devd_commands_refused_total", "counter", "Messages on workers' command channels refused.", ("reason",)
+)
 PEERS_REFUSED = Metric("devd_peers_refused_total", "counter", "Connections to devd's own sockets refused.", ("reason",))
 CONTROL_REQUESTS = Metric(
     "devd_control_requests_total",

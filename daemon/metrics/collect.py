@@ -10,6 +10,7 @@ from devd.daemon.metrics import catalog as m
 from devd.daemon.metrics.process import ProcessUse
 from devd.daemon.metrics.text import Distribution, Metric, Page, labels
 from devd.daemon.rpc_times import BOUNDS_S, RpcTimes
+from devd.daemon.workforce import REFUSALS as COMMAND_REFUSALS
 from devd.ipc.identity import REFUSALS as PEER_REFUSALS
 
 Tree = Mapping[str, Any]
@@ -101,6 +102,7 @@ def _counters(out: Page, counters: Tree) -> None:
     out.add(m.LOOP_BLOCKS, counters["loop_blocks"])
     out.add(m.HEALTH_MESSAGES, counters["health_messages"])
     _by_reason(out, m.HEALTH_REFUSED, {**dict.fromkeys(HEALTH_REFUSALS, 0), **counters["health_refused"]})
+    _by_reason(out, m.COMMANDS_REFUSED, {**dict.fromkeys(COMMAND_REFUSALS, 0), **counters["commands_refused"]})
     _by_reason(out, m.PEERS_REFUSED, {**dict.fromkeys(PEER_REFUSALS, 0), **counters["peers_refused"]})
     for result in ("answered", "refused"):
         out.add(m.CONTROL_REQUESTS, counters[f"control_{result}"], labels({"result": result}))

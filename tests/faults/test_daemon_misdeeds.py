@@ -94,3 +94,23 @@ def test_abuse_of_the_command_channel_ends_its_worker(how: str, words: str) -> N
         assert [health for _at_s, health in rig.turns(SIM, "well")] == ["Healthy"]
 
     scenario(sim(script(how)), play)
+
+
+@pytest.mark.parametrize(("how", "said"), [("unplug", "Listing"), ("write", "Written")], ids=["unplug", "write"])
+def test_worker_that_speaks_in_anothers_role_is_ended_unheard(how: str, said: str) -> None:
+    """A worker that lists its resource's devices unplugs none and adds none; nor is it heard as the scribe."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 1)
+        kills = await rig.journal_has("bad", "kill", 1)
+        assert f"broke the protocol: message '{said}': expected Hello, ResetDone, Findings" in kills[0]["detail"]
+        assert (await rig.journal_has("bad", "restart", 1))[0]["detail"].startswith("worker killed by SIGKILL")
+        status = rig.status()
+        assert status["daemon"]["counters"]["commands_refused"]["garbage"] >= 1
+        assert {one["id"] for one in status["devices"]} == {"well", "bad"}
+        probes = rig.device("well")["last_probe"]["at"]
+        await until(lambda: rig.device("well")["last_probe"]["at"] > probes, "a probe of the neighbour")
+        assert [health for _at_s, health in rig.turns(SIM, "well")] == ["Healthy"]
+        assert rig.journal("well", "vanished") == []
+
+    scenario(sim(script(how)), play)

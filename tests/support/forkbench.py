@@ -149,7 +149,7 @@ class ForkBench:
         gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
         stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
         path = Path(spec.command_endpoint.removeprefix("ipc://"))
-        command = CommandServer(self.context, path, f"command:{spec.device}".encode())
+        command = CommandServer(self.context, path, spec.role, f"command:{spec.device}".encode())
         number = len(self.workers) + 1
         worker = Worker(spec.device, gate_write, stderr_read, command)
         self.workers[number] = worker

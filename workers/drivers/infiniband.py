@@ -20,6 +20,7 @@ from devd.workers.errors import SpecError
 from devd.workers.hw import attributes, infiniband, pci, selection, survey
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
+from devd.workers.sandbox.reach import PLACES
 
 __all__ = [
     "DRIVER",
@@ -185,4 +186,5 @@ DRIVER = DriverKind(
         ),
     },
     uevents=("infiniband", "infiniband_verbs", "infiniband_mad", "net"),
+    places=(*PLACES, "/proc"),
 )

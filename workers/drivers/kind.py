@@ -15,6 +15,7 @@ from devd.workers.drivers.signals import Signal
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 from devd.workers.probes.base import Call
+from devd.workers.sandbox.reach import PLACES
 
 
 class Discovery(Protocol):
@@ -118,7 +119,11 @@ class ResetKind:
 
 @dataclass(frozen=True, slots=True)
 class DriverKind:
-    """A driver. ``uevents`` are the subsystems whose events can change its list; ``scout`` is what discovery reads."""
+    """A driver.
+
+    ``uevents`` are the subsystems whose events can change its list; ``scout`` is what discovery reads. ``places`` are
+    the folders and files outside of which no worker of this driver reaches, whatever a scout says of its device.
+    """
 
     discovery: Callable[[Mapping[str, object]], Discovery]
     signals: tuple[Signal, ...]
@@ -126,4 +131,5 @@ class DriverKind:
     allowed: Callable[[Device], Allowance]
     resets: Mapping[str, ResetKind]
     uevents: Collection[str] = ()
+    places: tuple[str, ...] = PLACES
     scout: Allowance = field(default_factory=lambda: Allowance(read=("/sys",), look=("/dev",)))

@@ -13,6 +13,7 @@ from devd.workers.hw import attributes, nvidia, pci, selection, survey
 from devd.workers.hw.allowance import Allowance
 from devd.workers.hw.nvml import NvmlError, Session
 from devd.workers.params import Params
+from devd.workers.sandbox.reach import PLACES
 
 __all__ = ["DRIVER", "KEYS", "SIGNALS", "GpuReset", "NvidiaDriver", "NvidiaSignals", "allowed"]
 
@@ -188,6 +189,7 @@ DRIVER = DriverKind(
         ),
     },
     uevents=("pci", "nvidia", "module"),
+    places=(*PLACES, "/proc", "/etc/ld.so.cache"),
     scout=Allowance(
         read=("/sys", "/proc"),
         look=("/dev",),

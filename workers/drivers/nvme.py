@@ -12,6 +12,7 @@ from devd.workers.drivers.twins import Candidate, Twins, listed
 from devd.workers.hw import attributes, nodes, nvme, pci, selection, survey
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
+from devd.workers.sandbox.reach import PLACES
 
 __all__ = ["DRIVER", "KEYS", "SIGNALS", "ControllerReset", "NvmeDriver", "NvmeSignals", "SubsystemReset", "allowed"]
 
@@ -137,4 +138,5 @@ DRIVER = DriverKind(
         ),
     },
     uevents=("nvme", "nvme-subsystem", "block"),
+    places=(*PLACES, "/proc/swaps"),
 )

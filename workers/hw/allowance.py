@@ -4,8 +4,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from devd.ipc.messages import Device, Node
+from devd.ipc.messages import Device
 from devd.workers.sandbox.needs import EXEC_FILES, EXEC_MEMORY_BYTES, EXEC_PROCESSES, PathNeed, SandboxNeeds
+from devd.workers.sandbox.reach import PLACES
 from devd.workers.sandbox.runtime import ETC, PROGRAMS, PSEUDO_DEVICES
 
 _PREFIX = "CAP_"
@@ -50,16 +51,19 @@ class Allowance:
     why: str = ""
 
 
-def needs_of(allowed: Allowance, device: Device | None = None) -> SandboxNeeds:
+def needs_of(allowed: Allowance, device: Device | None = None, places: tuple[str, ...] = PLACES) -> SandboxNeeds:
     """Return an allowance as the sandbox takes it.
 
-    A path that is a node of the device is allowed only while it is the one that discovery saw.
+    A path that is a node of the device is allowed only while it is the one that discovery saw; no path of a device's
+    worker may lie outside the driver's ``places``.
     """
+    bounds = places if device is not None else None
     nodes = {node.path: node for node in device.nodes} if device is not None else {}
-    paths = [PathNeed(path, "l") for path in allowed.look]
-    paths += [PathNeed(path, "r") for path in allowed.read]
-    paths += [PathNeed(path, "rw", vital=True) for path in allowed.write]
-    paths += [_node_need(path, nodes.get(path)) for path in allowed.ioctl]
+    paths = [PathNeed(path, "l", places=bounds) for path in allowed.look]
+    paths += [PathNeed(path, "r", places=bounds) for path in allowed.read]
+    paths += [PathNeed(path, "rw", vital=True, places=bounds) for path in allowed.write]
+    # The node's own identity where it is known; of what lies in a directory, or is another's, the path alone.
+    paths += [PathNeed(path, "rwi", nodes.get(path), vital=True, places=bounds) for path in allowed.ioctl]
     paths += LIBRARIES if allowed.libraries else ()
     groups = {*allowed.groups, *(_SOCKETS[one] for one in allowed.sockets), *(("ioctl",) if allowed.ioctl else ())}
     needs = SandboxNeeds(
@@ -71,11 +75,6 @@ def needs_of(allowed: Allowance, device: Device | None = None) -> SandboxNeeds:
         memory_bytes=max(allowed.memory_bytes, needs.memory_bytes), processes=max(allowed.processes, needs.processes)
     )
     return needs | _programs(allowed.execute) if allowed.execute else needs
-
-
-def _node_need(path: str, node: Node | None) -> PathNeed:
-    # The node's own identity where it is known; of what lies in a directory, or is another's, the path alone.
-    return PathNeed(path, "rwi", node, vital=True)
 
 
 def _programs(names: tuple[str, ...]) -> SandboxNeeds:

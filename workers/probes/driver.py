@@ -12,6 +12,7 @@ from devd.workers.errors import ProbeError, SpecError, explain
 from devd.workers.hw.allowance import needs_of
 from devd.workers.params import Params
 from devd.workers.probes.base import Call
+from devd.workers.sandbox import reach
 
 if TYPE_CHECKING:
     from devd.workers.sandbox.needs import SandboxNeeds
@@ -22,13 +23,19 @@ ASK_AGAIN_S = 300.0
 
 
 class DriverProbe:
-    """Check the signals one after the other; the first that is bad is the reason, the others are counted."""
+    """Check the signals one after the other; the first that is bad is the reason, the others are counted.
+
+    Raises OutOfReachError for a device that discovery did not find where devices lie, beside SpecError and OSError.
+    """
 
     def __init__(self, spec: WorkerSpec, runner: CommandRunner, ask_every_s: float = ASK_AGAIN_S) -> None:
         kind = kind_of(spec.driver)
         params = Params("probe", spec.probe)
         self._device = spec.target if spec.target is not None else Device(spec.device)
         self._wanted = wanted_signals({one.name: one.default for one in kind.signals}, params)
+        self.needs: SandboxNeeds = needs_of(kind.allowed(self._device), self._device, kind.places)
+        # Before the driver's code sees what may lead it elsewhere.
+        reach.check(self.needs, spec.sandbox)
         tools = Tools(runner, params, spec.baseline)
         self._signals: LiveSignals = kind.watch(self._device, tools)
         self._extras = Extras(self._signals)
@@ -37,7 +44,6 @@ class DriverProbe:
         self._ask_again_s = 0.0
         self._ever_offered: frozenset[str] = frozenset()
         self._meanings = {one.name: one.meaning for one in kind.signals}
-        self.needs: SandboxNeeds = needs_of(kind.allowed(self._device), self._device)
         self.activity = f"check {self._device.id}"
 
     # ---- what the worker asks -----------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ from devd.workers.sandbox.needs import SandboxNeeds
 STRONG_LAYERS = frozenset({"landlock", "identity", "seccomp"})
 """Without any of them the sandbox is ``basic``: it saves the node from accidents, not from an attacker."""
 SECRET = "/etc/shadow"  # noqa: S105 - a file every system has
+BROKEN = "broken"
+"""The level of a sandbox that does not hold: who stands behind it touches nothing, whatever the configuration says."""
+_READ_ANYTHING = frozenset({"dac_override", "dac_read_search"})
 _PR_SET_KEEPCAPS = 8
 _TO_CHANGE_IDS = capabilities.mask_of(("setuid", "setgid"))
 
@@ -39,6 +42,7 @@ class Confinement:
         self._seen: landlock.Seen = {}
         self._active: list[str] = []
         self._missing: dict[str, str] = {}
+        self._broken = ""
 
     def before_connect(self) -> None:
         """Apply what must precede the first thread. Never raises for a layer that is refused."""
@@ -126,16 +130,33 @@ class Confinement:
         own = self._identity.capabilities if self._identity is not None else frozenset()
         return self._needs.capabilities | own
 
+    @property
+    def broken(self) -> str:
+        """Return why the sandbox does not hold although it was put on, or nothing; known after the second stage."""
+        return self._broken
+
     def _test(self) -> None:
         """Try what must not work. Raises OSError naming what did."""
         if _works(lambda: os.close(os.open(SECRET, os.O_RDONLY | os.O_CLOEXEC))):
+            if by := self._shuts_files():
+                self._broken = f"the sandbox does not hold: {SECRET} can be read in spite of {by}"
             raise OSError(errno.EEXIST, f"{SECRET} can be read")
         if "network" not in self._needs.groups and _works(lambda: socket.socket(socket.AF_INET).close()):
             raise OSError(errno.EEXIST, "an internet socket can be made")
         if _works(lambda: os.kill(os.getppid(), 0)):
             raise OSError(errno.EEXIST, f"process {os.getppid()} can be signalled")
 
+    def _shuts_files(self) -> str:
+        """Return the layer that shuts the secret to this process if it is what it is said to be, or nothing."""
+        if any("r" in need.rights and _is_in(SECRET, need.path) for need in self._needs.paths):
+            return ""
+        if "landlock" in self._active:
+            return "landlock"
+        return "identity" if "identity" in self._active and not self._kept() & _READ_ANYTHING else ""
+
     def _level(self) -> str:
+        if self._broken:
+            return BROKEN
         if not self._missing:
             return "full"
         return "partial" if STRONG_LAYERS & set(self._active) else "basic"
@@ -157,6 +178,11 @@ class Confinement:
         else:
             if not later:
                 self._active.append(name)
+
+
+def _is_in(path: str, folder: str) -> bool:
+    real = os.path.realpath(folder)
+    return path == real or path.startswith(f"{real.rstrip('/')}/")
 
 
 def _works(attempt: Callable[[], None]) -> bool:

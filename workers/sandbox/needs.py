@@ -5,7 +5,7 @@ it by name, see ``widened``; nothing else does.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from devd.ipc.messages import Node
 from devd.workers.errors import SpecError
@@ -35,13 +35,15 @@ class PathNeed:
     ``rights`` are letters: l(ist a directory, open nothing in it), r(ead), w(rite, make and remove below a directory),
     x(ecute), i(octl on a device node).
     With ``node`` the rights are given only while the path leads to what discovery saw. A ``vital`` path is one that
-    the worker's own uid must be able to use: a group or a capability is kept for it if need be.
+    the worker's own uid must be able to use: a group or a capability is kept for it if need be. ``places`` are those
+    below which a path that discovery chose must lie (see ``reach``); None for one that it has no part in.
     """
 
     path: str
     rights: str
     node: Node | None = None
     vital: bool = False
+    places: tuple[str, ...] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,11 @@ class SandboxNeeds:
     def writes_files(self) -> bool:
         """Whether it makes files or directories."""
         return "files" in self.groups
+
+    @property
+    def only_looks(self) -> bool:
+        """Whether it lists and reads alone: no ioctl, no program, nobody's library, nothing written."""
+        return self.groups <= {"watch"} and not any(set(need.rights) & set("wxi") for need in self.paths)
 
     def __or__(self, other: "SandboxNeeds") -> "SandboxNeeds":
         return SandboxNeeds(

@@ -1,4 +1,4 @@
-"""What stands in for the hardware's code where the operator requires the whole sandbox and a layer is missing."""
+"""What stands in for the hardware's code where the sandbox does not hold, or lacks what the operator requires of it."""
 
 from collections.abc import Collection, Mapping
 from typing import NoReturn
@@ -10,8 +10,10 @@ from devd.workers.probes.base import Call
 from devd.workers.sandbox.needs import NOTHING
 
 
-def of(sandbox: Sandbox, options: Mapping[str, object]) -> str:
-    """Return why a worker with this sandbox may not begin, or nothing."""
+def of(sandbox: Sandbox, options: Mapping[str, object], broken: str = "") -> str:
+    """Return why a worker with this sandbox may not begin, or nothing; one that is ``broken`` may in no case."""
+    if broken:
+        return broken
     if options.get("required") is not True or not sandbox.missing:
         return ""
     layers = "; ".join(f"{layer} ({why})" for layer, why in sorted(sandbox.missing.items()))

@@ -71,5 +71,6 @@ DRIVER: DriverKind = replace(
     watch=_watch,
     allowed=_allowed,
     resets={"gpu": ResetKind(_reset, _allowed_reset, "the stand-in for nvidia-smi")},
+    places=(*nvidia.DRIVER.places, str(WORLD)),
     scout=replace(nvidia.DRIVER.scout, read=(*nvidia.DRIVER.scout.read, str(WORLD))),
 )

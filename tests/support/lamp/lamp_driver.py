@@ -165,5 +165,6 @@ DRIVER = DriverKind(
         "blind": ResetKind(lambda device, _tools: Rewire(device, careful=False), _allowed_reset, "does so in any case"),
     },
     uevents=("mem",),
+    places=("/tmp",),
     scout=Allowance(read=("/tmp",)),
 )

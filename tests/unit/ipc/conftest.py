@@ -20,6 +20,7 @@ from devd.ipc.control import ControlServer
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
 from devd.ipc.health import HealthSubscriber
 from devd.ipc.identity import PeerAuthenticator
+from devd.ipc.messages import Role
 
 PATIENCE_S = 15.0
 """How long a test waits for what must come; only a failing test waits that long."""
@@ -107,9 +108,9 @@ class Front:
         self._channels.append(made)
         return made
 
-    def channel(self, number: int, zap_domain: bytes = b"command") -> CommandServer:
+    def channel(self, number: int, zap_domain: bytes = b"command", role: Role = "scout") -> CommandServer:
         """Return a command channel."""
-        made = self.owned(CommandServer(self.context, self.layout.command(number), zap_domain))
+        made = self.owned(CommandServer(self.context, self.layout.command(number), role, zap_domain))
         self._channels.append(made)
         return made
 

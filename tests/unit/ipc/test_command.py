@@ -14,13 +14,30 @@ from devd.ipc import codec, command
 from devd.ipc.command import CommandClient
 from devd.ipc.endpoints import ipc_address
 from devd.ipc.errors import ProtocolError
-from devd.ipc.messages import Device, Health, Hello, Listing, ProbeNow, Reset, ResetDone, Stop
+from devd.ipc.messages import (
+    Device,
+    Findings,
+    FromWorker,
+    Health,
+    Hello,
+    Listing,
+    ProbeNow,
+    Reset,
+    ResetDone,
+    Role,
+    Sandbox,
+    Stop,
+    Written,
+)
 
 if TYPE_CHECKING:
     from tests.unit.ipc.conftest import Front
 
 LONGEST_SEND_S = 1.0
 """Far above the 0.1 ms a send takes, far below any wait of libzmq's: only a send that blocks is over it."""
+
+
+HEALTH = Health("gpu-1", 1, 1, "pass", "", 1, "open", 1.0, 0.1, "", 0.0)
 
 
 def test_a_worker_is_told_and_answers(front: Front) -> None:
@@ -85,6 +102,31 @@ def test_odd_messages_are_errors_with_a_name(front: Front) -> None:
         assert one.message is None
         assert wanted in one.error
     assert (got[-1].identity, got[-1].message, got[-1].error) == ("gpu-1", good, "")
+
+
+SPOKEN: dict[str, FromWorker] = {
+    "Hello": Hello("gpu-1", 1, 1, Sandbox("basic")),
+    "ResetDone": ResetDone("gpu-1", 1, 1, ok=False, reason="", duration_s=0.0, health=HEALTH),
+    "Findings": Findings("gpu-1", 1, (), (), {}, {}),
+    "Listing": Listing("devd.io/x", 1, 1, ()),
+    "Written": Written("gpu-1", 1, (), (), ()),
+}
+
+
+@pytest.mark.parametrize(
+    ("role", "others"), [("worker", {"Listing", "Written"}), ("scout", {"Written"}), ("scribe", {"Listing"})]
+)
+def test_nobody_speaks_in_anothers_role(front: Front, role: Role, others: set[str]) -> None:
+    """A list of devices is the scout's alone to send, and word of files the scribe's; the channel is the role's."""
+    channel = front.channel(1, b"", role)
+    client = front.owned(CommandClient(front.context, ipc_address(front.layout.command(1))))
+    for message in SPOKEN.values():
+        assert client.send(message)
+    got = front.collect(channel, lambda got: len(got) >= len(SPOKEN))
+    for name, one in zip(SPOKEN, got, strict=True):
+        assert (one.message is None) == (name in others)
+        assert one.error.startswith(f"message '{name}': expected Hello, ResetDone" if name in others else "")
+        assert bool(one.error) == (name in others)
 
 
 def test_second_peer_of_an_unguarded_channel_gets_nothing(front: Front) -> None:
