@@ -31,7 +31,7 @@ def backoff_s(device: str, streak: int, policy: Policy) -> float:
 
 def enter(state: DeviceState, phase: Phase, at_s: float, deadline_s: float | None) -> DeviceState:
     """Change the phase; each has its own deadline, or none."""
-    return replace(state, phase=phase, phase_since_s=at_s, deadline_s=deadline_s)
+    return replace(state, phase=phase, phase_since_s=at_s, deadline_s=deadline_s, excused=False)
 
 
 def spawn(state: DeviceState, at_s: float, effects: tuple[ev.Effect, ...]) -> Step:

@@ -79,8 +79,18 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "",
     ),
     "the front's own absence is the device's fault": (
-        "lease_until_s=later(state.lease_until_s)",
+        "lease_until_s=later(state.lease_until_s, lease_more_s)",
         "lease_until_s=state.lease_until_s",
+    ),
+    "each absence puts a lease off by more than it lasts": ("0.0 if state.lease_excused else", "0.0 if False else"),
+    "each absence puts a deadline off by more than it lasts": ("0.0 if state.excused else", "0.0 if False else"),
+    "a worker that dies in its reset leaves the lease held open": (
+        "moves.answer(lease.let_go(state, event.at_s, text), ok=False, text=text)",
+        "moves.answer(state, ok=False, text=text)",
+    ),
+    "a restart during a reset leaves the lease held open": (
+        'state = lease.let_go(state, event.at_s, f"{why} during its reset")',
+        "pass",
     ),
     "a stale worker stays": ("    if not state.stale:\n", "    if True:\n"),
 }
