@@ -91,7 +91,8 @@ class DeviceState:
     ``falls`` are when it fell from well; ``stale``: its worker was made by a spec that is not valid any more. What
     began before ``forgiven_s`` counts from then only: the front was away. ``excused`` and ``lease_excused``: the
     deadline and the lease have had their IN_FLIGHT_S. ``earned_until_s`` is the lease without what a reset holds open;
-    ``heard_s`` when the worker last said something.
+    ``heard_s`` when the worker last said something. ``killed_for`` is why devd ends this worker; ``last_exit`` how the
+    last one ended by the kernel's word, ``last_end`` the same with whose doing it was.
     """
 
     id: str
@@ -138,6 +139,8 @@ class DeviceState:
     streak: int = 0
     probation: bool = False
     last_exit: str = ""
+    killed_for: str = ""
+    last_end: str = ""
     reset_id: int = 0
     waiters: tuple[int, ...] = ()
 

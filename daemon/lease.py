@@ -140,7 +140,7 @@ def report_due_s(state: DeviceState, health: Health, at_s: float, policy: Policy
 def expiry_story(state: DeviceState, at_s: float) -> str:
     """Say why nothing renewed the lease."""
     if state.phase in (Phase.BACKOFF, Phase.STARTING, Phase.STOPPING, Phase.LEAVING) and state.last_exit:
-        return f"its worker ended ({state.last_exit}) and none was back before the lease ran out"
+        return f"its worker ended ({state.last_end}) and none was back before the lease ran out"
     last_s = at_s - (state.last.probe_at_s if state.last else state.spawned_at_s)
     return f"no good report for {last_s:.1f} s: the lease ran out"
 

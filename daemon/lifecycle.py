@@ -209,7 +209,7 @@ def _reset_finished(state: DeviceState, event: ev.ResetFinished, policy: Policy)
 def _exited(state: DeviceState, event: ev.Exited, policy: Policy) -> Step:
     effects: tuple[ev.Effect, ...] = ()
     if state.phase is Phase.RESETTING:
-        text = f"its worker ended during the reset: {event.detail}"
+        text = f"its worker ended during the reset: {moves.end_story(state, event.detail)}"
         state, effects = moves.answer(lease.let_go(state, event.at_s, text), ok=False, text=text)
     after, more = moves.ended(state, event.at_s, event.detail, policy, event.wait_s)
     return after, (*effects, *more)

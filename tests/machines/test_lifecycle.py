@@ -63,6 +63,7 @@ class Ledger:
         self.policy = policy
         self.live: set[int] = set()
         self.dying: set[int] = set()
+        self.kills: dict[int, str] = {}
         self.ordered: set[int] = set()
         self.spawned: list[int] = []
         self.resetting: set[int] = set()
@@ -425,8 +426,13 @@ class LifecycleMachine(RuleBasedStateMachine):
         if incarnation in self.books.resetting:
             self.books.resetting.discard(incarnation)
             self.books.lease_let_go(self.now_s)
+        why, judged, ordered = self.books.kills.pop(incarnation, ""), self.books.judged, self.books.end_ordered
         self.books.ended(self.now_s)
-        self._send(ev.Exited(self.now_s, incarnation, "killed by SIGSEGV"))
+        self._send(ev.Exited(self.now_s, incarnation, "killed by SIGKILL" if why else "killed by SIGSEGV"))
+        if self.state.phase in (Phase.BACKOFF, Phase.FAILED):
+            assert why in self.state.last_end, "it is not told why devd ended the worker"
+            assert judged or ordered or "ended" in self.state.reason, "a death is not told"
+            assert self.state.phase is Phase.BACKOFF or self.state.last_end in self.state.reason
 
     @precondition(lambda self: bool(self.reset_orders))
     @rule(ok=st.booleans())
@@ -605,6 +611,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.books.lease_ends()
         if incarnation in self.books.live:
             self.books.dying.add(incarnation)
+        self.books.kills.setdefault(incarnation, reason)
 
     def _on_reset(self, incarnation: int, reset_id: int) -> None:
         assert incarnation in self.books.live - self.books.dying
