@@ -13,6 +13,8 @@ from devd.daemon.turns import Turns
 
 STALL_S = 0.25
 """A timer of ours that fires this late means that the front itself was away."""
+BEAT_S = 0.1
+"""How often a timer fires whatever is due: by so much at the most an absence is longer than what is given back."""
 TICK_GRAIN_S = 0.001
 LOOK_AGAIN_S = 0.05
 """While devices wait for their turn the timer goes on, so that an absence meanwhile is noticed."""
@@ -21,7 +23,10 @@ log = logging.getLogger("devd.supervisor")
 
 
 class Deadlines:
-    """One timer for all charges, set to the first that is due. ``send`` steps a device's lifecycle."""
+    """One timer for all charges, set to the first that is due. ``send`` steps a device's lifecycle.
+
+    A second one beats, so that an absence is known by its length and not only by what it made late.
+    """
 
     def __init__(
         self,
@@ -39,6 +44,9 @@ class Deadlines:
         self._in_due = False
         self._drain: Callable[[], None] = lambda: None
         self.stalls = 0
+        self._beat_due_s = 0.0
+        self._beats: TimerHandle | None = None
+        self._next_beat()
 
     def on_stall(self, drain: Callable[[], None]) -> None:
         """Set what is called first after an absence: it takes in what has arrived meanwhile."""
@@ -52,13 +60,26 @@ class Deadlines:
 
     def catch_up(self) -> None:
         """After an absence of the front's own: forgive it before anything is decided, in whatever order wakes come."""
-        if not self._in_due and time.monotonic() - self._timer_due_s > STALL_S:
+        if not self._in_due and self._late_s() > STALL_S:
             self._due()
 
     def close(self) -> None:
         """Stop the clock."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._beats):
+            if timer is not None:
+                timer.cancel()
+
+    def _beat(self) -> None:
+        self.catch_up()
+        self._next_beat()
+
+    def _next_beat(self) -> None:
+        self._beat_due_s = time.monotonic() + BEAT_S
+        self._beats = self._loop.call_at(self._beat_due_s, self._beat)
+
+    def _late_s(self) -> float:
+        """Return for how long the front has certainly been away."""
+        return time.monotonic() - self._beat_due_s
 
     def _set_timer(self, due_s: float) -> None:
         if self._timer is not None:
@@ -72,9 +93,11 @@ class Deadlines:
             self._timer.cancel()
         self._in_due = True
         try:
-            late_s = time.monotonic() - self._timer_due_s
+            late_s = self._late_s()
             self._timer, self._timer_due_s = None, float("inf")
             if late_s > STALL_S:
+                # Given back once: the beat itself may come later still.
+                self._beat_due_s += late_s
                 self._forgive(late_s)
             self._have_judged(time.monotonic())
         finally:

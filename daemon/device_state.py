@@ -11,7 +11,8 @@ LEASE_SLACK_S = 0.15
 
 IN_FLIGHT_S = 1.0
 """What workers said during an absence of the front is not there at once: libzmq's own thread was away as well, and
-full queues hold the oldest words first."""
+full queues hold the oldest words first. Given once a deadline and once a lease, however often the front is away: else
+a front that is starved for long would put them off faster than time passes."""
 
 
 class Phase(StrEnum):
@@ -88,7 +89,10 @@ class DeviceState:
 
     ``well`` is a live lease; ``healthy`` is what is offered: well, and neither cordoned nor held back for its flaps.
     ``falls`` are when it fell from well; ``stale``: its worker was made by a spec that is not valid any more. What
-    began before ``forgiven_s`` counts from then only: the front was away.
+    began before ``forgiven_s`` counts from then only: the front was away. ``excused`` and ``lease_excused``: the
+    deadline and the lease have had their IN_FLIGHT_S. ``earned_until_s`` is the lease without what a reset holds open;
+    ``heard_s`` when the worker last said something. ``killed_for`` is why devd ends this worker; ``last_exit`` how the
+    last one ended by the kernel's word, ``last_end`` the same with whose doing it was.
     """
 
     id: str
@@ -109,6 +113,9 @@ class DeviceState:
     hold_until_s: float | None = None
     failed: str = ""
     lease_until_s: float | None = None
+    earned_until_s: float | None = None
+    excused: bool = False
+    lease_excused: bool = False
     reason: str = "waiting for the first probe"
     cause: str = ""
     decided: bool = False
@@ -125,12 +132,15 @@ class DeviceState:
     last: Health | None = None
     activity: str = ""
     activity_at_s: float = 0.0
+    heard_s: float = 0.0
     forgiven_s: float = 0.0
     restarts: int = 0
     exits: tuple[float, ...] = ()
     streak: int = 0
     probation: bool = False
     last_exit: str = ""
+    killed_for: str = ""
+    last_end: str = ""
     reset_id: int = 0
     waiters: tuple[int, ...] = ()
 

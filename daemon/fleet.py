@@ -13,6 +13,7 @@ from devd.daemon.config import Config, Resource
 from devd.daemon.config_diff import Changes, Touch, changes
 from devd.daemon.endpoint import ResourceEndpoint
 from devd.daemon.errors import StartupError
+from devd.daemon.first_verdicts import FirstVerdicts
 from devd.daemon.kubelet_watch import KubeletWatch
 from devd.daemon.prestart import PreStartDesk
 from devd.daemon.rpc_times import RpcTimes
@@ -21,8 +22,6 @@ from devd.daemon.supervisor import Supervisor
 from devd.daemon.table import ResourceTable
 from devd.ipc.messages import Device
 
-FIRST_VERDICTS_WITHIN_S = 20.0
-"""A resource registers when each device has had a verdict, or after this: one sick device does not hold the others."""
 TRY_AGAIN_S = 5.0
 """Pause before a resource that came with a new configuration and cannot be served is tried again."""
 
@@ -193,12 +192,17 @@ class Fleet:
             self._put_endpoint(name)
 
     async def _once_decided(self, name: str) -> None:
-        """Serve one resource as soon as its first verdicts are there, or the time for them is up."""
-        table = self.tables[name]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_VERDICTS_WITHIN_S):
-                while not (self.scouts.listed(name) and table.decided):
-                    self._changed.clear()
+        """Serve one resource as soon as its first verdicts are there, or those that are not are late."""
+        loop, table = asyncio.get_running_loop(), self.tables[name]
+        first = FirstVerdicts(loop.time())
+        while True:
+            now_s, listed = loop.time(), self.scouts.listed(name)
+            due_s = first.due_s(now_s, table.known if listed else None, all_known=listed and table.decided)
+            if due_s <= now_s:
+                break
+            self._changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due_s):
                     await self._changed.wait()
         self.problems.pop(name, None)
         await self.endpoints[name].run()

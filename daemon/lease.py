@@ -5,7 +5,7 @@ Used by ``lifecycle`` alone. A device is Healthy while it has a live lease; only
 
 from dataclasses import replace
 
-from devd.daemon.device_state import LEASE_SLACK_S, DeviceState, Phase, Policy
+from devd.daemon.device_state import IN_FLIGHT_S, LEASE_SLACK_S, DeviceState, Phase, Policy
 from devd.ipc.messages import Health
 
 
@@ -51,7 +51,48 @@ def _withheld_story(state: DeviceState, policy: Policy) -> str:
 
 def end(state: DeviceState, reason: str) -> DeviceState:
     """End the lease, if there is one, and say why the device is not healthy."""
-    return replace(state, lease_until_s=None, passes=0, reason=reason, cause=reason, decided=True)
+    return replace(state, lease_until_s=None, earned_until_s=None, passes=0, reason=reason, cause=reason, decided=True)
+
+
+def grant(state: DeviceState, until_s: float) -> DeviceState:
+    """Give a lease that a probe has earned."""
+    return replace(state, lease_until_s=until_s, earned_until_s=until_s, lease_excused=False)
+
+
+def hold_open(state: DeviceState, until_s: float) -> DeviceState:
+    """Have a live lease outlast the device's own reset, which is not its fault. What was earned stays known."""
+    if state.lease_until_s is None:
+        return state
+    return replace(state, lease_until_s=max(state.lease_until_s, until_s))
+
+
+def let_go(state: DeviceState, at_s: float, why: str) -> DeviceState:
+    """Hold it open no longer: the lease is worth what was earned, and where that has passed ``why`` is the reason."""
+    if state.lease_until_s is None:
+        return state
+    if state.earned_until_s is None or state.earned_until_s <= at_s:
+        return end(state, why)
+    return replace(state, lease_until_s=state.earned_until_s)
+
+
+def put_off(state: DeviceState, at_s: float, for_s: float) -> DeviceState:
+    """Put all that is due off by an absence of the front: by as much as it lasted, and IN_FLIGHT_S once."""
+
+    def later(due_s: float | None, more_s: float) -> float | None:
+        return None if due_s is None else due_s + for_s + more_s
+
+    lease_more_s = 0.0 if state.lease_excused else IN_FLIGHT_S
+    more_s = 0.0 if state.excused else IN_FLIGHT_S
+    return replace(
+        state,
+        deadline_s=later(state.deadline_s, more_s),
+        lease_until_s=later(state.lease_until_s, lease_more_s),
+        earned_until_s=later(state.earned_until_s, lease_more_s),
+        leave_list_at_s=later(state.leave_list_at_s, 0.0),
+        excused=True,
+        lease_excused=True,
+        forgiven_s=at_s + more_s,
+    )
 
 
 def judge(state: DeviceState, health: Health, at_s: float, policy: Policy) -> DeviceState:
@@ -59,6 +100,7 @@ def judge(state: DeviceState, health: Health, at_s: float, policy: Policy) -> De
     state = replace(
         state,
         seq=health.seq,
+        heard_s=at_s,
         activity=health.activity,
         activity_at_s=min(health.activity_at_s, at_s),
     )
@@ -74,7 +116,7 @@ def _passed(state: DeviceState, at_s: float, policy: Policy) -> DeviceState:
     state = replace(state, passes=state.passes + 1, fails=0)
     # Recovery has to be earned; a device that never fell has nothing to recover from.
     if state.well or not state.decided or state.passes >= policy.successes:
-        return replace(state, lease_until_s=at_s + policy.lease_s)
+        return grant(state, at_s + policy.lease_s)
     progress = f"recovering, {state.passes} of {policy.successes} good probes in a row"
     return replace(state, reason=f"{progress}, from: {state.cause}")
 
@@ -84,7 +126,7 @@ def _failed(state: DeviceState, reason: str, at_s: float, policy: Policy) -> Dev
     if state.well and state.fails < policy.failures:
         # A tolerated failure carries a live lease over to the next probe, at most failures - 1 times in a row:
         # without it, ``failures`` above 1 could never be reached before the lease ran out.
-        return replace(state, lease_until_s=at_s + policy.lease_s)
+        return grant(state, at_s + policy.lease_s)
     return end(state, reason or "probe failed without a reason")
 
 
@@ -98,7 +140,7 @@ def report_due_s(state: DeviceState, health: Health, at_s: float, policy: Policy
 def expiry_story(state: DeviceState, at_s: float) -> str:
     """Say why nothing renewed the lease."""
     if state.phase in (Phase.BACKOFF, Phase.STARTING, Phase.STOPPING, Phase.LEAVING) and state.last_exit:
-        return f"its worker ended ({state.last_exit}) and none was back before the lease ran out"
+        return f"its worker ended ({state.last_end}) and none was back before the lease ran out"
     last_s = at_s - (state.last.probe_at_s if state.last else state.spawned_at_s)
     return f"no good report for {last_s:.1f} s: the lease ran out"
 
@@ -106,5 +148,5 @@ def expiry_story(state: DeviceState, at_s: float) -> str:
 def hang_story(state: DeviceState, at_s: float, allowed_s: float) -> str:
     """Say what has not returned, and for how long."""
     if not state.activity:
-        return f"its worker has been silent for {at_s - state.phase_since_s:.1f} s between calls"
+        return f"its worker has been silent for {at_s - state.heard_s:.1f} s between calls"
     return f"hung: {state.activity} has not returned for {at_s - state.activity_at_s:.1f} s (allowed {allowed_s:g} s)"

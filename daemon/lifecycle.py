@@ -149,10 +149,12 @@ def _reported(state: DeviceState, event: ev.Reported, policy: Policy) -> Step:
     was_fresh = state.probe_count == 0
     state = lease.judge(state, event.health, event.at_s, policy)
     due_s = lease.report_due_s(state, event.health, event.at_s, policy)
+    # A probe that began in an absence of the front has had its time in flight with that.
+    excused = bool(event.health.activity) and state.forgiven_s > event.at_s
     if first:
-        state = replace(moves.enter(state, Phase.SERVING, event.at_s, due_s), served_from_s=event.at_s)
+        state = replace(moves.enter(state, Phase.SERVING, event.at_s, due_s), served_from_s=event.at_s, excused=excused)
     elif finished:
-        state = replace(state, deadline_s=due_s)
+        state = replace(state, deadline_s=due_s, excused=excused)
     else:
         # The start of a probe brings its deadline forward and never back: no one lives on by starting for ever.
         state = replace(state, deadline_s=min(due_s, state.deadline_s or due_s))
@@ -167,9 +169,7 @@ def _reported_in_reset(state: DeviceState, event: ev.Reported, policy: Policy) -
         return state, ()
     lease_s = state.lease_until_s
     state = lease.judge(state, event.health, event.at_s, policy)
-    if state.lease_until_s is not None and lease_s is not None:
-        state = replace(state, lease_until_s=max(state.lease_until_s, lease_s))
-    return state, ()
+    return (state if lease_s is None else lease.hold_open(state, lease_s)), ()
 
 
 def _begin_reset(state: DeviceState, at_s: float, policy: Policy) -> Step:
@@ -179,11 +179,10 @@ def _begin_reset(state: DeviceState, at_s: float, policy: Policy) -> Step:
     # A probe that is under way ends first, and one follows the reset.
     deadline_s = at_s + policy.timeout_s + policy.reset_timeout_s + policy.timeout_s + LEASE_SLACK_S
     reset_id = state.reset_id + 1
-    lease_s = state.lease_until_s
-    if lease_s is not None:
-        # Its own reset is not the device's fault: a live lease is held open, once, up to the reset's deadline.
-        lease_s = max(lease_s, deadline_s)
-    state = replace(moves.enter(state, Phase.RESETTING, at_s, deadline_s), reset_id=reset_id, lease_until_s=lease_s)
+    # Its own reset is not the device's fault: a live lease is held open, once, up to the reset's deadline, which ends
+    # it whatever an absence of the front makes of both.
+    state = lease.hold_open(moves.enter(state, Phase.RESETTING, at_s, deadline_s), deadline_s + IN_FLIGHT_S)
+    state = replace(state, reset_id=reset_id)
     record = ev.Record("reset", f"reset {reset_id} begins")
     return state, (record, ev.SendReset(state.incarnation, reset_id))
 
@@ -194,7 +193,8 @@ def _reset_finished(state: DeviceState, event: ev.ResetFinished, policy: Policy)
     if event.health.seq > state.seq:
         state = lease.judge(state, event.health, event.at_s, policy)
     if event.health.verdict == "pass" and state.lease_until_s is not None:
-        state = replace(state, lease_until_s=event.at_s + policy.lease_s)
+        state = lease.grant(state, event.at_s + policy.lease_s)
+    state = lease.let_go(state, event.at_s, event.reason or "its reset has ended without a good probe")
     state = moves.enter(state, Phase.SERVING, event.at_s, lease.report_due_s(state, event.health, event.at_s, policy))
     well = event.ok and state.lease_until_s is not None
     text = "" if well else (event.reason or state.reason or "the device is not healthy after its reset")
@@ -209,8 +209,8 @@ def _reset_finished(state: DeviceState, event: ev.ResetFinished, policy: Policy)
 def _exited(state: DeviceState, event: ev.Exited, policy: Policy) -> Step:
     effects: tuple[ev.Effect, ...] = ()
     if state.phase is Phase.RESETTING:
-        text = f"its worker ended during the reset: {event.detail}"
-        state, effects = moves.answer(state, ok=False, text=text)
+        text = f"its worker ended during the reset: {moves.end_story(state, event.detail)}"
+        state, effects = moves.answer(lease.let_go(state, event.at_s, text), ok=False, text=text)
     after, more = moves.ended(state, event.at_s, event.detail, policy, event.wait_s)
     return after, (*effects, *more)
 
@@ -264,8 +264,10 @@ def _restart(state: DeviceState, event: ev.RestartAsked, policy: Policy) -> Step
     state = replace(state, respawn=True)
     if state.phase in (Phase.LEAVING, Phase.STOPPING):
         return state, ()
-    after, effects = moves.kill(state, event.at_s, "an operator asked for a restart", inspect=False)
-    return after, effects
+    why = "an operator asked for a restart"
+    if state.phase is Phase.RESETTING:
+        state = lease.let_go(state, event.at_s, f"{why} during its reset")
+    return moves.kill(state, event.at_s, why, inspect=False)
 
 
 def _respecified(state: DeviceState, event: ev.Respecified, policy: Policy) -> Step:
@@ -297,18 +299,7 @@ def _uncordoned(state: DeviceState, event: ev.Uncordoned, policy: Policy) -> Ste
 
 def _stalled(state: DeviceState, event: ev.Stalled, policy: Policy) -> Step:
     del policy
-
-    def later(due_s: float | None) -> float | None:
-        return None if due_s is None else due_s + event.for_s + IN_FLIGHT_S
-
-    state = replace(
-        state,
-        deadline_s=later(state.deadline_s),
-        lease_until_s=later(state.lease_until_s),
-        leave_list_at_s=later(state.leave_list_at_s),
-        forgiven_s=event.at_s + IN_FLIGHT_S,
-    )
-    return state, ()
+    return lease.put_off(state, event.at_s, event.for_s), ()
 
 
 def _tick(state: DeviceState, event: ev.Tick, policy: Policy) -> Step:
@@ -341,7 +332,8 @@ def _serving_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
 
 
 def _resetting_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
-    reason = f"reset {lease.hang_story(state, at_s, policy.reset_timeout_s or 0.0)}"
+    story = lease.hang_story(state, at_s, policy.reset_timeout_s or 0.0)
+    reason = f"reset {story}" if state.activity else f"in its reset {story}"
     return moves.kill(lease.end(state, reason), at_s, reason, inspect=True)
 
 

@@ -19,6 +19,10 @@ WEDGED_AFTER_S = 2.0
 BACKOFF_JITTER = 0.25
 """Up to this share of a delay is taken off, by device id, so that devices that died together do not come back so."""
 
+KILLED = "killed by SIGKILL"
+"""How a worker's end is told that nobody but another process, or the kernel for want of memory, can have brought about
+where devd has not."""
+
 Step = tuple[DeviceState, tuple[ev.Effect, ...]]
 
 
@@ -31,7 +35,7 @@ def backoff_s(device: str, streak: int, policy: Policy) -> float:
 
 def enter(state: DeviceState, phase: Phase, at_s: float, deadline_s: float | None) -> DeviceState:
     """Change the phase; each has its own deadline, or none."""
-    return replace(state, phase=phase, phase_since_s=at_s, deadline_s=deadline_s)
+    return replace(state, phase=phase, phase_since_s=at_s, deadline_s=deadline_s, excused=False)
 
 
 def spawn(state: DeviceState, at_s: float, effects: tuple[ev.Effect, ...]) -> Step:
@@ -52,6 +56,7 @@ def spawn(state: DeviceState, at_s: float, effects: tuple[ev.Effect, ...]) -> St
         probe_count=0,
         passes=0,
         activity="",
+        killed_for="",
     )
     return state, (*effects, ev.Spawn(incarnation))
 
@@ -59,7 +64,7 @@ def spawn(state: DeviceState, at_s: float, effects: tuple[ev.Effect, ...]) -> St
 def kill(state: DeviceState, at_s: float, reason: str, *, inspect: bool) -> Step:
     """End the worker by force; only its exit, once seen, lets another start."""
     state = enter(state, Phase.STOPPING, at_s, at_s + WEDGED_AFTER_S)
-    state, answers = answer(state, ok=False, text=reason)
+    state, answers = answer(replace(state, killed_for=reason), ok=False, text=reason)
     return state, (*answers, ev.Record("kill", reason), ev.Kill(state.incarnation, reason, inspect))
 
 
@@ -74,7 +79,8 @@ def ended(state: DeviceState, at_s: float, detail: str, policy: Policy, wait_s: 
 
     ``wait_s`` goes on top of the pause.
     """
-    state = replace(state, pid=None, wedged=False, last_exit=detail, activity="")
+    story = end_story(state, detail)
+    state = replace(state, pid=None, wedged=False, last_exit=detail, last_end=story, activity="")
     if not state.wanted:
         state, answers = answer(state, ok=False, text="the device is being withdrawn")
         return enter(state, Phase.ABSENT, at_s, None), (*answers, ev.Forget())
@@ -92,16 +98,26 @@ def ended(state: DeviceState, at_s: float, detail: str, policy: Policy, wait_s: 
         probation=state.probation and not stable,
     )
     if state.probation or len(exits) > policy.intensity:
-        return give_up(state, at_s, detail, policy)
+        return give_up(state, at_s, story, policy)
+    if not state.decided:
+        died = f"{len(exits)} times in {policy.window_s:g} s, last: {story}" if len(exits) > 1 else story
+        state = replace(state, reason=f"its worker ended before its first probe had: {died}; another one is tried")
     pause_s = backoff_s(state.id, state.streak, policy) + wait_s
-    record = ev.Record("restart", f"worker {detail}; the next one starts in {pause_s:.1f} s")
+    record = ev.Record("restart", f"worker {story}; the next one starts in {pause_s:.1f} s")
     return enter(state, Phase.BACKOFF, at_s, at_s + pause_s), (record,)
 
 
-def give_up(state: DeviceState, at_s: float, detail: str, policy: Policy) -> Step:
+def end_story(state: DeviceState, detail: str) -> str:
+    """Say how the worker ended, and why devd ended it, or that devd did not."""
+    if state.killed_for:
+        return f"{detail}, by devd: {state.killed_for}" if detail == KILLED else f"{detail} ({state.killed_for})"
+    return f"{detail}, not by devd: the kernel for want of memory, or another process" if detail == KILLED else detail
+
+
+def give_up(state: DeviceState, at_s: float, story: str, policy: Policy) -> Step:
     """Stop restarting: the intensity is exceeded."""
     reason = (
-        f"worker ended {len(state.exits)} times in {policy.window_s:g} s, last: {detail}; "
+        f"worker ended {len(state.exits)} times in {policy.window_s:g} s, last: {story}; "
         f"tried again every {policy.retry_s:g} s, or now by 'devd restart {state.id}'"
     )
     state, answers = answer(replace(lease.end(state, reason), failed=reason), ok=False, text=reason)

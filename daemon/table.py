@@ -120,6 +120,12 @@ class ResourceTable:
         verdicts = all(charge is None or charge.state.decided for charge in charges)
         return verdicts and self._names.settled(self.config)
 
+    @property
+    def known(self) -> int:
+        """Of how many devices anything is known: a verdict, or that a worker ended without one."""
+        charges = (self._health.get(device) for device in self.devices)
+        return sum(charge is not None and (charge.state.decided or bool(charge.state.exits)) for charge in charges)
+
     def healthy(self, device: str) -> bool:
         """Return whether a device may be given to a container: it is well, and can be named where it has to be."""
         return self._health.healthy(device) and not self._unnamed(device)

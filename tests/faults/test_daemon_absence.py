@@ -17,6 +17,8 @@ from tests.faults.worlds import GRACE_S, SIM, scenario, sim, until
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 AWAY_S = 30.0
+STARVED_ROUNDS = 20
+"""Of 0.5 s each: a hang is found after 1.85 s of them."""
 YEARS_S = 5 * 365 * 86400
 TWO = "[{name: one}, {name: two}]"
 
@@ -70,6 +72,27 @@ def test_starved_front_blames_no_device() -> None:
             await asyncio.sleep(0.03)  # as above
         await probed_again(rig)
         assert unturned(rig)
+
+    scenario(sim(TWO), play)
+
+
+def test_starved_front_still_finds_what_hangs() -> None:
+    """A front that is there for a third of the time finds a hang in not much more of its own time than one that is."""
+    rounds = 0
+
+    async def play(rig: Rig) -> None:
+        nonlocal rounds
+        await rig.healthy(SIM, 2)
+        rig.inject("one", "hang")
+        while len(rig.turns(SIM, "one")) < 2:
+            os.kill(rig.pid, signal.SIGSTOP)
+            await asyncio.sleep(1.0)  # the fault itself
+            os.kill(rig.pid, signal.SIGCONT)
+            await asyncio.sleep(0.5)  # as above
+            rounds += 1
+            assert rounds < STARVED_ROUNDS, "a device that hangs stays Healthy"
+        assert "hung: sim hang one has not returned" in rig.device("one")["reason"]
+        assert [word for _at_s, word in rig.turns(SIM, "two")] == ["Healthy"]
 
     scenario(sim(TWO), play)
 

@@ -1,7 +1,9 @@
 """Every way a worker can die: replaced within its lease, and its last words kept."""
 
 import os
+import re
 import signal
+import time
 
 import pytest
 
@@ -9,6 +11,8 @@ from devd.daemon.demo.rig import Rig
 from tests.faults.worlds import GRACE_S, SIM, alive, scenario, sim, until
 
 DEATHS = 3
+SERVED_S = 5.0
+"""Far more than the lease of 0.85 s."""
 QUICK = "    restart: {intensity: 1000, backoff: 10ms, backoff_max: 20ms}\n"
 
 WAYS = [
@@ -60,10 +64,16 @@ def test_stopped_worker_loses_its_lease_and_is_replaced() -> None:
 
     async def play(rig: Rig) -> None:
         await rig.healthy(SIM, 2)
+        await until(lambda: time.monotonic() - rig.turns(SIM, "one")[0][0] > SERVED_S, "a life before it")
         pid = rig.device("one")["pid"]
         os.kill(pid, signal.SIGSTOP)
         observed = await rig.journal_has("one", "observed", 1)
         assert "is stopped (T)" in observed[0]["detail"]
+        kill = (await rig.journal_has("one", "kill", 1))[0]["detail"]
+        silent = re.search(r"has been silent for (\d+\.\d) s between calls|has not returned for", kill)
+        assert silent is not None, kill
+        # Counted from its last word, and not from its first: it served for longer than that.
+        assert silent[1] is None or float(silent[1]) < SERVED_S
         await until(lambda: rig.device("one")["pid"] not in (None, pid), "another worker")
         # Not "two are Healthy": that may be what the kubelet still has of the time before.
         await rig.kubelet.wait_for(lambda: len(rig.turns(SIM, "one")) >= 3, GRACE_S, "its fall and return")

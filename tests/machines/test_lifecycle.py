@@ -43,6 +43,19 @@ PAUSES_S = (0.0, 0.01, 0.3, 0.3, 0.7, 0.7, 1.1, 1.7, 2.5, 6.0, 16.0, 61.0)
 """Telling pauses: around each deadline of the policy, rather than any number."""
 
 
+class Away:
+    """Absences of the front since something became due: given back, and IN_FLIGHT_S with the first."""
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+
+    def more_s(self, for_s: float) -> float:
+        """Count an absence; return by how much what is due is put off."""
+        more_s = for_s + (0.0 if self.total_s else IN_FLIGHT_S)
+        self.total_s += more_s
+        return more_s
+
+
 class Ledger:
     """What the outside world knows: processes, leases earned, questions asked. It never reads the state under test."""
 
@@ -50,6 +63,7 @@ class Ledger:
         self.policy = policy
         self.live: set[int] = set()
         self.dying: set[int] = set()
+        self.kills: dict[int, str] = {}
         self.ordered: set[int] = set()
         self.spawned: list[int] = []
         self.resetting: set[int] = set()
@@ -58,6 +72,8 @@ class Ledger:
         self.forgotten = False
         # Health, by the rules of the configuration page.
         self.lease_s: float | None = None
+        self.earned_s: float | None = None
+        self.lease_away = Away()
         self.passes = self.fails = 0
         self.judged = False
         self.present = self.wanted = True
@@ -73,7 +89,9 @@ class Ledger:
         self.pause_s = 0.0
         self.retried = self.given_up = False
         self.failed_at_s = 0.0
-        self.stalled_s = 0.0
+        self.pause_away = Away()
+        # When the present worker must have said something, by the time in which the front was there.
+        self.patience_s: float | None = None
 
     def remember(self, memory: Memory, now_s: float) -> None:
         """Note what an earlier daemon left."""
@@ -110,14 +128,49 @@ class Ledger:
         """Return whether the device has earned a lease that is good now."""
         return self.lease_s is not None and now_s < self.lease_s and self.present and self.wanted
 
-    def heard(self, now_s: float) -> None:
-        """Note that the present worker spoke."""
+    def heard(self, now_s: float, *, probed: bool) -> None:
+        """Note that the present worker spoke; only a probe that ended, or its first word, gives it more time."""
+        if self.resetting - self.dying:
+            return
+        if self.served_from_s is None or probed:
+            self.must_speak(now_s + POLICY.lease_s)
         if self.served_from_s is None:
             self.served_from_s = now_s
 
     def lease_ends(self) -> None:
         """Note that whatever was earned is lost."""
-        self.lease_s, self.passes, self.judged = None, 0, True
+        self.lease_s, self.earned_s, self.passes, self.judged = None, None, 0, True
+
+    def lease_given(self, now_s: float) -> None:
+        """Note that a probe has earned a lease."""
+        self.lease_s = self.earned_s = now_s + POLICY.lease_s
+        self.lease_away = Away()
+
+    def lease_let_go(self, now_s: float) -> None:
+        """Note that a reset holds the lease open no longer."""
+        if self.lease_s is not None and self.earned_s is not None and self.earned_s > now_s:
+            self.lease_s = self.earned_s
+        elif self.lease_s is not None:
+            self.lease_ends()
+
+    def must_speak(self, by_s: float) -> None:
+        """Note when the worker is to be heard at the latest."""
+        self.patience_s = by_s
+
+    def front_was_away(self, for_s: float) -> None:
+        """Note an absence: no one else's time went by, and once more IN_FLIGHT_S is given to each thing that is due."""
+        more_s = self.lease_away.more_s(for_s)
+        if self.lease_s is not None:
+            self.lease_s += more_s
+        if self.earned_s is not None:
+            self.earned_s += more_s
+        self.pause_away.more_s(for_s)
+        if self.patience_s is not None:
+            self.patience_s += for_s
+
+    def overdue(self, now_s: float) -> bool:
+        """Return whether a worker that lives has been silent for longer than anything excuses."""
+        return bool(self.live - self.dying) and self.patience_s is not None and now_s > self.patience_s + IN_FLIGHT_S
 
     def probe(self, verdict: str, now_s: float) -> None:
         """Note a finished probe."""
@@ -133,13 +186,15 @@ class Ledger:
         self.judged = True
         if grant:
             held_s = self.lease_s if self.resetting and self.lease_s is not None else 0.0
+            self.lease_given(now_s)
             self.lease_s = max(held_s, now_s + POLICY.lease_s)
         elif verdict == "fail":
             self.lease_ends()
 
     def ended(self, now_s: float) -> None:
         """Note a worker's end that nobody ordered."""
-        self.stalled_s = 0.0
+        self.pause_away = Away()
+        self.patience_s = None
         if not self.end_ordered:
             self.ends_s.append(now_s)
         self.end_ordered = False
@@ -147,7 +202,7 @@ class Ledger:
     def restarted_by_clock(self, now_s: float) -> None:
         """Check a restart that only time brought about."""
         last_s = self.failed_at_s if self.given_up else self.ends_s[-1]
-        pause_s = now_s - last_s - self.stalled_s
+        pause_s = now_s - last_s - self.pause_away.total_s
         stable = self.served_from_s is not None and last_s - self.served_from_s >= POLICY.window_s
         recent = [one for one in self.ends_s if one > last_s - POLICY.window_s]
         gave_up = self.given_up or len(recent) > POLICY.intensity or (self.retried and not stable)
@@ -215,11 +270,19 @@ class LifecycleMachine(RuleBasedStateMachine):
         """Stop the front itself for a while: no one else's time goes by."""
         well = self.books.well(self.now_s)
         self.now_s += for_s
-        if self.books.lease_s is not None:
-            self.books.lease_s += for_s + IN_FLIGHT_S
-        self.books.stalled_s += for_s + IN_FLIGHT_S
+        self.books.front_was_away(for_s)
         self._send(ev.Stalled(self.now_s, for_s))
         assert self.books.well(self.now_s) == well
+
+    @precondition(lambda self: bool(self.books.live - self.books.dying))
+    @rule(times=st.integers(2, 8), there_s=st.sampled_from([0.3, 0.7]))
+    def front_is_starved(self, times: int, there_s: float) -> None:
+        """Have the front away again and again, and there for less than a lease each time."""
+        for _ in range(times):
+            self.front_is_away(1.0)
+            self.time_passes(there_s)
+            if self.books.forgotten:
+                return
 
     @precondition(lambda self: bool(self.books.ordered))
     @rule(well=st.booleans())
@@ -252,7 +315,7 @@ class LifecycleMachine(RuleBasedStateMachine):
                 return
             self.seq += 1
             self.probes += 1
-            self.books.heard(self.now_s)
+            self.books.heard(self.now_s, probed=True)
             self.books.probe(verdict, self.now_s)
             health = self._health(incarnation, verdict)
             self._send(ev.Reported(self.now_s, incarnation, health))
@@ -301,6 +364,23 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.reset_ends(ok)
             assert not self.books.live - self.books.dying, "a worker made by an old configuration stays"
 
+    @precondition(lambda self: bool(self.books.live - self.books.dying))
+    @rule(by_itself=st.booleans(), after_s=st.sampled_from([0.3, 0.7, 2.5]), pause_s=st.sampled_from([0.3, 1.7, 2.5]))
+    def reset_is_cut_short(self, by_itself: bool, after_s: float, pause_s: float) -> None:  # noqa: FBT001 - by name
+        """End the worker of a device that is well in the middle of its reset."""
+        self._probe(["pass"] * POLICY.successes, 0.0)
+        self.container_starts()
+        self.time_passes(after_s)
+        if self.books.forgotten or not self.books.resetting - self.books.dying:
+            return
+        if by_itself:
+            self.worker_ends()
+        else:
+            self.outside_changes(ev.RestartAsked)
+        self.healthy_exactly_while_earned()
+        self.time_passes(pause_s)
+        self.healthy_exactly_while_earned()
+
     @precondition(lambda self: not self.books.forgotten)
     @rule(times=st.integers(2, 5), pause_s=st.sampled_from([5.0, 6.0, 61.0]))
     def crash_loop(self, times: int, pause_s: float) -> None:
@@ -320,7 +400,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         """Tell of a call that begins."""
         incarnation = max(self.books.live - self.books.dying)
         self.seq += 1
-        self.books.heard(self.now_s)
+        self.books.heard(self.now_s, probed=False)
         health = self._health(incarnation, "pass" if self.probes else "none", activity="open /dev/dev")
         self._send(ev.Reported(self.now_s, incarnation, health))
 
@@ -343,9 +423,16 @@ class LifecycleMachine(RuleBasedStateMachine):
         incarnation = min(self.books.live)
         self.books.live.discard(incarnation)
         self.books.dying.discard(incarnation)
-        self.books.resetting.discard(incarnation)
+        if incarnation in self.books.resetting:
+            self.books.resetting.discard(incarnation)
+            self.books.lease_let_go(self.now_s)
+        why, judged, ordered = self.books.kills.pop(incarnation, ""), self.books.judged, self.books.end_ordered
         self.books.ended(self.now_s)
-        self._send(ev.Exited(self.now_s, incarnation, "killed by SIGSEGV"))
+        self._send(ev.Exited(self.now_s, incarnation, "killed by SIGKILL" if why else "killed by SIGSEGV"))
+        if self.state.phase in (Phase.BACKOFF, Phase.FAILED):
+            assert why in self.state.last_end, "it is not told why devd ended the worker"
+            assert judged or ordered or "ended" in self.state.reason, "a death is not told"
+            assert self.state.phase is Phase.BACKOFF or self.state.last_end in self.state.reason
 
     @precondition(lambda self: bool(self.reset_orders))
     @rule(ok=st.booleans())
@@ -358,6 +445,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.probes += 1
         health = self._health(incarnation, "pass" if ok else "fail")
         self.books.resetting.discard(incarnation)
+        self.books.must_speak(self.now_s + POLICY.lease_s)
         self.books.probe("pass" if ok else "fail", self.now_s)
         if self.books.stale:
             self.books.stale, self.books.end_ordered = False, True
@@ -401,6 +489,8 @@ class LifecycleMachine(RuleBasedStateMachine):
             case ev.Respecified():
                 self._respecified(worker=worker)
             case ev.RestartAsked():
+                if books.resetting - books.dying:
+                    books.lease_let_go(self.now_s)
                 books.end_ordered = worker or books.end_ordered
                 books.pardon()
             case ev.Found() if not (books.present and books.wanted):
@@ -472,6 +562,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.books.by_clock = True
         self._send(ev.Tick(self.now_s))
         self.books.by_clock = False
+        assert self.books.forgotten or not self.books.overdue(self.now_s), "a worker that hangs is not found"
 
     def _send(self, event: ev.Event) -> None:
         if self.books.forgotten:
@@ -509,6 +600,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.books.spawned.append(incarnation)
         self.books.passes = 0
         self.books.stale = False
+        self.books.must_speak(self.now_s + moves.START_TIMEOUT_S)
         if self.books.by_clock:
             self.books.restarted_by_clock(self.now_s)
         self.books.given_up = False
@@ -519,15 +611,17 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.books.lease_ends()
         if incarnation in self.books.live:
             self.books.dying.add(incarnation)
+        self.books.kills.setdefault(incarnation, reason)
 
     def _on_reset(self, incarnation: int, reset_id: int) -> None:
         assert incarnation in self.books.live - self.books.dying
         assert incarnation not in self.books.resetting, "two resets at once"
         self.books.resetting.add(incarnation)
         self.reset_orders = [(incarnation, reset_id)]
+        hold_s = 2 * POLICY.timeout_s + (POLICY.reset_timeout_s or 0) + LEASE_SLACK_S
+        self.books.must_speak(self.now_s + hold_s)
         if self.books.lease_s is not None:
-            hold_s = 2 * POLICY.timeout_s + (POLICY.reset_timeout_s or 0) + LEASE_SLACK_S
-            self.books.lease_s = max(self.books.lease_s, self.now_s + hold_s)
+            self.books.lease_s = max(self.books.lease_s, self.now_s + hold_s + IN_FLIGHT_S)
 
     def _on_answer(self, waiter: int, *, ok: bool, text: str) -> None:
         assert waiter in self.books.asked, "an answer nobody asked for"

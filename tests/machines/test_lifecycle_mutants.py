@@ -36,8 +36,8 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "    state = replace(moves.enter(state, Phase.BACKOFF, 0.0, 0.0), wedged=True)\n",
     ),
     "waiters are forgotten on a kill": (
-        '    state, answers = answer(state, ok=False, text=reason)\n    return state, (*answers, ev.Record("kill"',
-        '    state, answers = replace(state, waiters=()), ()\n    return state, (*answers, ev.Record("kill"',
+        "    state, answers = answer(replace(state, killed_for=reason), ok=False, text=reason)\n",
+        "    state, answers = replace(state, killed_for=reason, waiters=()), ()\n",
     ),
     "waiters are answered twice": ("    return replace(state, waiters=()), answers", "    return state, answers"),
     "a misbehaving worker keeps its lease": (
@@ -79,9 +79,24 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "",
     ),
     "the front's own absence is the device's fault": (
-        "lease_until_s=later(state.lease_until_s)",
+        "lease_until_s=later(state.lease_until_s, lease_more_s)",
         "lease_until_s=state.lease_until_s",
     ),
+    "each absence puts a lease off by more than it lasts": ("0.0 if state.lease_excused else", "0.0 if False else"),
+    "each absence puts a deadline off by more than it lasts": ("0.0 if state.excused else", "0.0 if False else"),
+    "a worker that dies in its reset leaves the lease held open": (
+        "moves.answer(lease.let_go(state, event.at_s, text), ok=False, text=text)",
+        "moves.answer(state, ok=False, text=text)",
+    ),
+    "a restart during a reset leaves the lease held open": (
+        'state = lease.let_go(state, event.at_s, f"{why} during its reset")',
+        "pass",
+    ),
+    "a death before the first verdict is not told": (
+        "    if not state.decided:\n        died",
+        "    if False:\n        died",
+    ),
+    "what devd ended a worker for is forgotten": ("    if state.killed_for:\n", "    if False:\n"),
     "a stale worker stays": ("    if not state.stale:\n", "    if True:\n"),
 }
 

@@ -108,10 +108,10 @@ def test_twins_are_told_apart_by_slot_for_both(tmp_path: Path) -> None:
 
 def test_a_twin_that_comes_or_goes_changes_no_id(tmp_path: Path) -> None:
     """The disk that was there keeps its name, the twin keeps its slot in its own when it is alone."""
-    _disk(tmp_path, "nvme0", address="0000:01:00.0")
+    disk(tmp_path, "nvme0", address="0000:01:00.0")
     driver = NvmeDriver({}, root=tmp_path)
     assert [one.id for one in driver.discover().devices] == [ONE]
-    _disk(tmp_path, "nvme1", address="0000:02:00.0")
+    disk(tmp_path, "nvme1", address="0000:02:00.0")
     twin = f"{ONE}-0000:02:00.0-n1"
     assert [one.id for one in driver.discover().devices] == [ONE, twin]
     (tmp_path / "sys/class/nvme/nvme0").unlink()
