@@ -18,10 +18,10 @@ from devd.workers.drivers.pci import PciDriver
 from devd.workers.drivers.usb import UsbDriver
 from devd.workers.drivers.vfio import VfioDriver
 from tests.unit.workers.drivers import (
+    infiniband_tree,
     nvidia_tree,
+    nvme_tree,
     pci_tree,
-    test_infiniband,
-    test_nvme,
     test_vfio,
     usb_tree,
 )
@@ -59,8 +59,8 @@ def world(root: Path) -> Mapping[str, Discovery]:
     pci_tree.function(root / "pci")
     test_vfio._world(root / "vfio")
     nvidia_tree.gpu(root / "nvidia")
-    test_nvme._disk(root / "nvme")
-    test_infiniband._adapter(root / "infiniband", layer="Ethernet")
+    nvme_tree.disk(root / "nvme")
+    infiniband_tree.adapter(root / "infiniband", layer="Ethernet")
     return {
         "infiniband": InfinibandDriver({}, root=root / "infiniband"),
         "nvidia": NvidiaDriver({}, root=root / "nvidia"),

@@ -104,10 +104,10 @@ def test_twins_are_told_apart_by_their_slots(tmp_path: Path) -> None:
 
 def test_a_twin_that_comes_or_goes_changes_no_id(tmp_path: Path) -> None:
     """The adapter that was there keeps its GUID for an id, the twin keeps its address in its own when it is alone."""
-    _adapter(tmp_path)
+    adapter(tmp_path)
     driver = InfinibandDriver({}, root=tmp_path)
     assert [one.id for one in driver.discover().devices] == [GUID]
-    _adapter(tmp_path, "mlx5_1", number=1, address="0000:06:00.0")
+    adapter(tmp_path, "mlx5_1", number=1, address="0000:06:00.0")
     twin = f"{GUID}-0000:06:00.0"
     assert [one.id for one in driver.discover().devices] == [GUID, twin]
     (tmp_path / "sys/class/infiniband/mlx5_0").unlink()
