@@ -70,6 +70,7 @@ def _driver_words(root: Place, resource: Map, path: KeyPath) -> Iterator[Problem
             yield from _unknown(root, _map(probe.get("signals")), names, (*path, "probe", "signals"), "signal")
         if reset.get("kind") == "driver":
             yield from _method(root, driver, reset.get("method"), (*path, "reset", "method"))
+            yield from _way(root, driver, reset, (*path, "reset", "by"))
     if ours and driver != "nvidia" and _map(probe.get("xids")):
         yield problem_at(root, (*path, "probe", "xids"), "XIDs are NVIDIA's: this key goes with driver nvidia only")
     for xid in _map(probe.get("xids")):
@@ -96,6 +97,18 @@ def _method(root: Place, driver: str, method: object, path: KeyPath) -> Iterator
         yield problem_at(root, (*path[:-1], "kind"), message)
     elif isinstance(method, str) and method not in names:
         yield problem_at(root, path, f"no reset of this driver{meant(method, names)}", ", ".join(names))
+
+
+def _way(root: Place, driver: str, reset: Map, path: KeyPath) -> Iterator[Problem]:
+    by, method = reset.get("by"), reset.get("method")
+    ways = hardware.WAYS.get(driver, ())
+    if not isinstance(by, str):
+        return
+    if method in hardware.METHODS.get(driver, ()) and (method != "function" or not ways):
+        message = f"this key goes with method function of {' and '.join(hardware.WAYS)} only"
+        yield problem_at(root, path, message, "the key left out")
+    elif ways and by not in ways:
+        yield problem_at(root, path, f"no way to reset of driver {driver}{meant(by, ways)}", ", ".join(ways))
 
 
 def _nodes(root: Place, match: object, where: KeyPath, ids: dict[str, KeyPath]) -> Iterator[Problem]:

@@ -3,17 +3,24 @@
 Like ``cross``, the first works on raw values; ``collisions`` on a configuration that is right.
 """
 
+import posixpath
 from collections.abc import Iterator, Mapping
 
 from devd.daemon import cdi, templates, variables
 from devd.daemon.config.document import Place
 from devd.daemon.config.errors import KeyPath, Problem
 from devd.daemon.config.model import Config, Resource
+from devd.daemon.config.overlap import overlaps
 from devd.daemon.config.properties import CDI, PROPERTIES
 from devd.daemon.config.rules import meant
 from devd.daemon.config.translate import problem_at
 
 Map = Mapping[str, object]
+
+MAX_COUNTED = 64
+"""Positions of devices that are tried: a container with more of one resource is rare."""
+_COMMON = frozenset({"index", "resource"})
+"""Placeholders that tell no two devices of different resources apart; what the others stand for is a device's own."""
 
 
 def unknown_properties(root: Place, resource: Map, path: KeyPath) -> Iterator[Problem]:
@@ -56,7 +63,12 @@ def same_variable(root: Place, resource: Map, path: KeyPath, seen: dict[str, tup
 
 
 def collisions(config: Config) -> list[str]:
-    """Return what goes wrong in a container that takes two of the resources: the kubelet keeps one value, any one."""
+    """Return what goes wrong between two of the resources: in a container that takes both, or for both at once."""
+    return [*_one_value(config), *_one_path(config), *overlaps(config)]
+
+
+def _one_value(config: Config) -> list[str]:
+    """Return what two resources give under one name: the kubelet keeps one value, any one."""
     found = []
     for what, texts in (("variable", _variables), ("annotation", _annotations)):
         holders: dict[str, tuple[str, str]] = {}
@@ -69,6 +81,33 @@ def collisions(config: Config) -> list[str]:
                         "a container that takes both gets one of them, no telling which"
                     )
     return found
+
+
+def _one_path(config: Config) -> list[str]:
+    """Return which two resources give their nodes the same path in a container."""
+    found = []
+    holders: dict[str, str] = {}
+    for resource in config.resources:
+        paths = _container_paths(resource)
+        for path in paths:
+            other = holders.setdefault(path, resource.name)
+            if other != resource.name:
+                found.append(
+                    f"path {path} in the container comes from {other} and from {resource.name}: "
+                    "a container that takes both gets one of the devices there, no telling which"
+                )
+                break
+    return found
+
+
+def _container_paths(resource: Resource) -> list[str]:
+    """Return the paths that a resource's devices get in containers, as far as they are no device's own."""
+    template = resource.container_path
+    if template is None or templates.placeholders(template) - _COMMON:
+        return []
+    numbers = range(MAX_COUNTED if "index" in templates.placeholders(template) else 1)
+    values = ({"resource": resource.name, "index": str(number)} for number in numbers)
+    return [posixpath.normpath(templates.render(template, one)) for one in values]
 
 
 def _variables(resource: Resource) -> dict[str, str]:

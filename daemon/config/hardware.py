@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from devd.daemon.config.rules import OneOrMore, choice, flag, whole
 from devd.daemon.config.section import Section
-from devd.daemon.config.values import Text
+from devd.daemon.config.values import PciClass, Text, UsbClass
 
 ENTRY_POINTS = "devd.drivers"
 """Entry point group of third parties' drivers; their names alone are read here."""
@@ -74,7 +74,7 @@ class InfinibandKeys(HardwareMatch):
 class InfinibandMatch(InfinibandKeys):
     """Driver `infiniband`: RDMA devices with their bundle of nodes. Globs on any key, and `exclude` likewise."""
 
-    ports: Annotated[tuple[Annotated[int, whole(1, 254)], ...], OneOrMore()] = Field(
+    ports: Annotated[tuple[Annotated[int, whole(1, 254)], ...], OneOrMore(int)] = Field(
         (), description="The ports that count; absent: all."
     )
     nodes: Annotated[
@@ -109,7 +109,9 @@ class PciKeys(HardwareMatch):
     vendor: Globs = _key("The vendor's id (`10de`).")
     device: Globs = _key("The device's id.")
     subsystem_id: Globs = _key("The subsystem's vendor and device (`10de:1234`).")
-    class_: Globs = Field((), alias="class", description="The class code (`0302*`); without it bridges are left out.")
+    class_: Annotated[tuple[PciClass, ...], OneOrMore()] = Field(
+        (), alias="class", description="The class code, or its beginning (`0302`); without it bridges are left out."
+    )
     driver: Globs = _key("The kernel's driver.")
     address: Globs = _key("The address (`0000:3b:00.0`).")
     path: Globs = _key("The way through the bridges, which no renumbering changes.")
@@ -146,7 +148,9 @@ class UsbKeys(HardwareMatch):
     serial: Globs = _key("The serial number.")
     port: Globs = _key("Where it is plugged in: bus path and port.")
     name: Globs = _key("The kernel's name (`1-2.3`).")
-    class_: Globs = Field((), alias="class", description="The device class; without it hubs are left out.")
+    class_: Annotated[tuple[UsbClass, ...], OneOrMore()] = Field(
+        (), alias="class", description="The device class (`09`); without it hubs are left out."
+    )
     manufacturer: Globs = _key("What the device calls its maker.")
     product_name: Globs = _key("What the device calls itself.")
 
@@ -201,6 +205,9 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "vfio": ("function",),
 }
 """Driver -> the names of its resets."""
+_WAYS = ("device_specific", "acpi", "flr", "af_flr", "pm", "bus", "cxl_bus")
+WAYS: Mapping[str, tuple[str, ...]] = {"pci": _WAYS, "vfio": _WAYS}
+"""Driver -> the ways of its method ``function`` (drivers/pci/pci.c, pci_reset_fn_methods); others have no ways."""
 CURES = ("ignore", "app", "ask", "reset", "reboot", "vm", "check")
 """What an XID of an NVIDIA GPU can be taken for."""
 

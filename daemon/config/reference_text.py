@@ -118,7 +118,8 @@ those the container sees, everywhere else those of the node.
 
 Every container gets the ids of its devices in a variable named after the resource, whatever `env` says:
 `DEVD_EXAMPLE_COM_SERIAL_DEVICES` for `example.com/serial`. Where two resources set one variable or annotation to
-different values, a container that takes both gets one of them, no telling which: `devd check` warns of it.
+different values, a container that takes both gets one of them, no telling which, and
+likewise of two devices whose resources have one `container_path`: `devd check` warns of it.
 """
 
 PROPERTIES = """**Properties** of the device may stand in braces as well, `{address}` or `{serial}`: in `env` and

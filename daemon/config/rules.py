@@ -63,11 +63,16 @@ def as_text(value: object, allowed: str) -> str:
         return value
     if value is None:
         raise refused("a value is missing", allowed)
+    raise refused(unquoted(value) or "text is needed", allowed)
+
+
+def unquoted(value: object) -> str:
+    """Return what to do about a value that YAML takes for no text though it may be meant as one, or nothing."""
     if isinstance(value, bool):
-        raise refused("YAML reads this as true or false: put it in quotes to have text", allowed)
+        return "YAML reads this as true or false: put it in quotes to have text"
     if isinstance(value, int | float):
-        raise refused("YAML reads this as a number: put it in quotes to have text", allowed)
-    raise refused("text is needed", allowed)
+        return "YAML reads this as a number: put it in quotes to have text"
+    return ""
 
 
 def duration(least: str, most: str) -> Rule:
@@ -174,16 +179,22 @@ def custom(kind: str, allowed: str, check: Callable[[str], object], schema: Mapp
 
 
 class OneOrMore:
-    """In front of a tuple's type: a single value counts as a list of one."""
+    """In front of a tuple's type: a single value of this kind counts as a list of one."""
+
+    def __init__(self, kind: type = str) -> None:
+        self._kind = kind
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Put a text in a list before the tuple's own check."""
-        return core_schema.no_info_before_validator_function(_listed, handler(source))
+        """Put a value in a list before the tuple's own check."""
+        return core_schema.no_info_before_validator_function(self._listed, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Allow the value beside the list of them."""
         many = handler(schema)
         return {"anyOf": [many["items"], many]}
+
+    def _listed(self, value: object) -> object:
+        return [value] if type(value) is self._kind else value
 
 
 class Given:
@@ -203,10 +214,6 @@ def _given(value: object) -> object:
     if value is None:
         raise refused("a value is missing", "a value, or the key left out")
     return value
-
-
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
 
 
 def _seconds(text: str) -> float:

@@ -10,14 +10,14 @@ from devd.daemon.config import shape
 from devd.daemon.config.document import Place
 from devd.daemon.config.errors import KeyPath, Problem, key_text
 from devd.daemon.config.model import Config
-from devd.daemon.config.rules import ERROR_TYPE, meant
+from devd.daemon.config.rules import ERROR_TYPE, meant, unquoted
 
 _NOTHING = "nothing"
 
 
 def problems_of(error: ValidationError, root: Place) -> list[Problem]:
     """Return the problems behind a validation error of ``Config``."""
-    found = [_problem(one, root) for one in error.errors(include_url=False, include_input=False)]
+    found = [_problem(one, root) for one in error.errors(include_url=False)]
     return [one for one in found if one is not None]
 
 
@@ -53,7 +53,16 @@ def _problem(error: ErrorDetails, root: Place) -> Problem | None:
     if kind in ("too_short", "too_long"):
         return _wrong_length(kind, context, path, root)
     allowed = _allowed(hint)
-    return problem_at(root, path, f"{allowed} is needed" if kind in _FORM_ERRORS else error["msg"], allowed)
+    if kind not in _FORM_ERRORS:
+        return problem_at(root, path, error["msg"], allowed)
+    advice = unquoted(error["input"]) if kind == "tuple_type" and _may_be_text(hint) else ""
+    return problem_at(root, path, f"{allowed} is needed{advice and f': {advice}'}", allowed)
+
+
+def _may_be_text(hint: Any) -> bool:
+    """Return whether a single text may stand for a list of one."""
+    item = shape.rule_of(shape.item_of(hint))
+    return shape.may_be_single(hint) and item is not None and item.schema.get("type") == "string"
 
 
 _FORM_ERRORS = frozenset({"model_type", "dict_type", "tuple_type"})

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,8 @@ _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _PREFIX = rf"{_LABEL}(\.{_LABEL})*"
 _NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
 _RANGE_ENDS = 2
+_HEX_SIGN = r"(?:[0-9A-Fa-f?]|\[!?[0-9A-Fa-f-]+\])"
+"""What fits one hexadecimal digit in a glob."""
 
 
 def _resource_name() -> Rule:
@@ -158,6 +161,20 @@ def _range() -> Rule:
     return Rule("list of 2 numbers", allowed, check, numbers)
 
 
+def _class_code(bus: str, digits: int, allowed: str, *, beginning: str = "") -> Rule:
+    """Globs on a class code of so many digits that can fit one; ``beginning`` fits what is short for ``BEGINNING*``."""
+    short = f"{beginning}|" if beginning else ""
+    glob = rf"{_HEX_SIGN}{{{digits}}}|{_HEX_SIGN}{{0,{digits}}}\*(?:{_HEX_SIGN}|\*)*"
+    written = text(allowed, rf"(?:0[xX])?(?:{short}{glob})", f"{bus} class code")
+
+    def check(value: object) -> object:
+        found = written.check(value)
+        is_short = beginning and re.fullmatch(rf"(?:0[xX])?(?:{beginning})", str(found))
+        return f"{found}*" if is_short else found
+
+    return replace(written, check=check)
+
+
 def _device_name(allowed: str, most_chars: int) -> Rule:
     return text(allowed, r"(?!.*::)[A-Za-z0-9._:-]+", "device id", most_chars=most_chars)
 
@@ -197,6 +214,16 @@ PropertyName = Annotated[
     str, text("letters, digits and _, a letter first, at most 64", PROPERTY, "name", most_chars=64)
 ]
 Text = Annotated[str, text("text", ".*")]
+PciClass = Annotated[
+    str,
+    _class_code(
+        "PCI",
+        6,
+        "six hexadecimal digits (`030000`), the first two or four of them (`03`, `0302`), or a glob of six (`0302*`)",
+        beginning="[0-9A-Fa-f]{2}|[0-9A-Fa-f]{4}",
+    ),
+]
+UsbClass = Annotated[str, _class_code("USB", 2, "two hexadecimal digits (`09`), or a glob of both (`0*`)")]
 DeviceName = Annotated[
     str, _device_name(f"letters, digits and . _ : -, at most {MAX_ID_CHARS}, without ::", MAX_ID_CHARS)
 ]

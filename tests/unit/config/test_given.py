@@ -11,6 +11,7 @@ from devd.workers.drivers import DRIVERS, KINDS
 
 USB = "resources: [{name: a.io/x, driver: usb, match: {vendor: '0403'}, "
 NODE = "{driver: node, match: {path: /dev/x}"
+OTHER = "{driver: node, match: {path: /dev/y}"
 
 
 def told(text: str) -> str:
@@ -80,7 +81,7 @@ def test_one_variable_of_two_resources_is_warned_of() -> None:
     """Texts that are the same for every device do no harm, all others are told with both names."""
 
     def warnings(one: str, two: str) -> list[str]:
-        return collisions(load_text(f"resources: [{NODE}, name: a.io/x, {one}}}, {NODE}, name: a.io/y, {two}}}]"))
+        return collisions(load_text(f"resources: [{NODE}, name: a.io/x, {one}}}, {OTHER}, name: a.io/y, {two}}}]"))
 
     (warning,) = warnings("env: {A: '{paths}'}", "env: {A: '{paths}'}")
     assert "variable A comes from a.io/x and from a.io/y" in warning
@@ -90,6 +91,77 @@ def test_one_variable_of_two_resources_is_warned_of() -> None:
     assert "variable DEVD_A_IO_X_DEVICES" in warning
     assert warnings("env: {A: x}", "env: {A: x}") == []
     assert warnings("env: {A: x}", "env: {B: x}") == []
+
+
+def both(one: str, two: str) -> list[str]:
+    """Return what is said of two resources of driver node with these keys."""
+    return collisions(
+        load_text(f"resources: [{{driver: node, name: a.io/x, {one}}}, {{driver: node, name: a.io/y, {two}}}]")
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "path"),
+    [
+        ("/dev/serial{index}", "/dev/serial{index}", "/dev/serial0"),
+        ("/dev/serial{index}", "/dev/serial3", "/dev/serial3"),
+        ("/dev/x", "/dev//x/", "/dev/x"),
+    ],
+)
+def test_one_path_of_two_resources_is_warned_of(one: str, two: str, path: str) -> None:
+    """A container that takes both would have two nodes under one path."""
+    (warning,) = both(
+        f"match: {{path: /dev/a}}, container_path: '{one}'", f"match: {{path: /dev/b}}, container_path: '{two}'"
+    )
+    assert f"path {path} in the container comes from a.io/x and from a.io/y" in warning
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("/dev/{id}", "/dev/{id}"),
+        ("/dev/{name}", "/dev/{name}"),
+        ("/dev/{resource}/{index}", "/dev/{resource}/{index}"),
+        ("/dev/a{index}", "/dev/b{index}"),
+        ("/dev/a{index}", "/dev/ax"),
+    ],
+)
+def test_paths_that_are_each_devices_own_are_fine(one: str, two: str) -> None:
+    """What stands for the device or the resource keeps them apart."""
+    paths = [f"match: {{path: /dev/{name}}}, container_path: '{text}'" for name, text in (("a", one), ("b", two))]
+    assert both(*paths) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "same"),
+    [
+        ("path: /dev/kvm", "path: /dev/kvm", "/dev/kvm"),
+        ("path: /dev/kvm", "path: [/dev/x, '/dev/k*']", "/dev/kvm and /dev/k*"),
+        ("path: '/dev/ttyUSB*'", "path: '/dev/tty*'", "/dev/ttyUSB* and /dev/tty*"),
+        ("groups: [{name: g, path: [/dev/a, /dev/b]}]", "path: '/dev/b'", "/dev/b"),
+    ],
+)
+def test_one_node_of_two_resources_is_warned_of(one: str, two: str, same: str) -> None:
+    """Where the text tells, whichever of the two stands first."""
+    for first, second in ((one, two), (two, one)):
+        (warning,) = both(f"match: {{{first}}}", f"match: {{{second}}}")
+        assert "a.io/x and a.io/y name the same device nodes (" in warning
+        assert set(same.split(" and ")) <= set(warning.partition("(")[2].partition(")")[0].split(" and "))
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("path: /dev/kvm", "path: '/dev/x*'"),
+        ("path: /dev/kvm", "path: '/dev/k*', exclude: /dev/kvm"),
+        ("path: '/dev/k*', exclude: '/dev/kv*'", "path: /dev/kvm"),
+        ("path: '/dev/video*', properties: {idVendor: '046d'}", "path: '/dev/video*'"),
+        ("path: '/dev/video*'", "path: '/dev/video*', exclude_properties: {idVendor: '046d'}"),
+    ],
+)
+def test_nodes_that_may_be_others_are_no_warning(one: str, two: str) -> None:
+    """What one of them leaves out, or chooses by more than the path."""
+    assert both(f"match: {{{one}}}", f"match: {{{two}}}") == []
 
 
 def test_check_shows_warnings_and_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

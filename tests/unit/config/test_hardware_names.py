@@ -6,7 +6,7 @@ import pytest
 
 from devd.daemon.config import hardware
 from devd.daemon.config.reference import HARDWARE_MATCHES
-from devd.workers.drivers import KINDS, infiniband, nvidia, nvme, pci, usb, vfio
+from devd.workers.drivers import KINDS, infiniband, nvidia, nvme, pci, pci_resets, usb, vfio
 from devd.workers.hw import xid_catalogue
 
 KEYS = {
@@ -40,6 +40,16 @@ def test_words_are_the_same(driver: str) -> None:
     assert hardware.METHODS[driver] == tuple(KINDS[driver].resets)
     keys = {field.alias or name for name, field in HARDWARE_MATCHES[driver].model_fields.items()}
     assert keys == {*KEYS[driver], *OWN[driver], "exclude"}
+
+
+def test_ways_to_reset_a_function_are_the_kernel_s() -> None:
+    """Those of a function alone are the workers' own list; the others reset the bus."""
+    assert set(hardware.WAYS) == {name for name, methods in hardware.METHODS.items() if "function" in methods} - {
+        "infiniband"
+    }
+    for ways in hardware.WAYS.values():
+        assert set(ways) - set(pci_resets.OWN_METHODS) == {"bus", "cxl_bus"}
+        assert ways[: len(pci_resets.OWN_METHODS)] == pci_resets.OWN_METHODS
 
 
 def test_cures_are_the_catalogue_s() -> None:

@@ -289,3 +289,97 @@ def test_kubelet_section(line: str, key: str, part: str) -> None:
     problem = only(f"{line}\nresources:\n  - {{name: a.io/x, driver: sim, match: {{count: 1}}}}\n")
     assert (problem.line, problem.key) == (1, key)
     assert part in problem.render("t.yaml")
+
+
+def hardware(driver: str, line: str) -> str:
+    """Return a configuration whose fifth line is ``line``, in a resource of a driver of its own."""
+    return f"resources:\n  - name: a.io/x\n    driver: {driver}\n    replicas: 2\n    {line}\n"
+
+
+QUOTES = "a text or a list of texts is needed: YAML reads this as a number: put it in quotes to have text"
+PCI_CLASS = (
+    "not a valid PCI class code (found {}; allowed six hexadecimal digits (030000), the first two or four of them"
+)
+WAYS = "allowed device_specific, acpi, flr, af_flr, pm, bus, cxl_bus"
+
+
+@pytest.mark.parametrize(
+    ("driver", "line", "key", "part"),
+    [
+        ("usb", "match: {vendor: 0403}", "match.vendor", f"{QUOTES} (found 0403; allowed"),
+        ("usb", "match: {vendor: [0403]}", "match.vendor[0]", "put it in quotes to have text (found 0403"),
+        ("usb", "match: {vendor: '*', exclude: {serial: 12}}", "match.exclude.serial", QUOTES),
+        ("pci", "match: {vendor: 10.5}", "match.vendor", QUOTES),
+        ("nvme", "match: {model: yes}", "match.model", "YAML reads this as true or false: put it in quotes"),
+        ("infiniband", "match: {ports: '1'}", "match.ports", "a list of whole numbers is needed (found"),
+        ("infiniband", "match: {ports: true}", "match.ports", "a list of whole numbers is needed (found true"),
+        ("infiniband", "match: {ports: 255}", "match.ports", "too large (found 255; allowed 1 to 254)"),
+        ("pci", "match: {class: '03000'}", "match.class", PCI_CLASS.format('"03000"')),
+        ("pci", "match: {class: ['03', '030']}", "match.class[1]", PCI_CLASS.format('"030"')),
+        ("pci", "match: {class: '0300000'}", "match.class", PCI_CLASS.format('"0300000"')),
+        ("pci", "match: {class: '03??'}", "match.class", PCI_CLASS.format('"03??"')),
+        ("pci", "match: {class: display}", "match.class", PCI_CLASS.format("display")),
+        ("vfio", "match: {exclude: {class: 0x3}}", "match.exclude.class", "put it in quotes"),
+        ("vfio", "match: {exclude: {class: '0x3'}}", "match.exclude.class", PCI_CLASS.format('"0x3"')),
+        ("usb", "match: {class: '9'}", "match.class", 'not a valid USB class code (found "9"; allowed two hexadecimal'),
+        ("usb", "match: {class: hub}", "match.class", "not a valid USB class code (found hub"),
+    ],
+)
+def test_match_of_a_hardware_resource(driver: str, line: str, key: str, part: str) -> None:
+    """A selector that no device can fit, or that YAML reads as something else, is one problem at its line and key."""
+    problem = only(hardware(driver, line))
+    assert (problem.line, problem.key) == (BAD_LINE, f"resources[0].{key}")
+    assert part in problem.render("t.yaml")
+
+
+@pytest.mark.parametrize(
+    ("driver", "reset", "part"),
+    [
+        ("pci", "method: function, by: flrr", f"no way to reset of driver pci, did you mean flr? (found flrr; {WAYS})"),
+        ("vfio", "method: function, by: slot", f"no way to reset of driver vfio (found slot; {WAYS})"),
+        ("pci", "method: rebind, by: flr", "this key goes with method function of pci and vfio only (found flr"),
+        ("infiniband", "method: function, by: flr", "this key goes with method function of pci and vfio only"),
+        ("usb", "method: port, by: flr", "this key goes with method function of pci and vfio only"),
+    ],
+)
+def test_way_of_a_reset(driver: str, reset: str, part: str) -> None:
+    """A way that the kernel does not have, or that goes with another method, is refused with the list."""
+    select = "vendor: '*'" if driver in ("pci", "usb") else ""
+    problem = only(
+        f"resources:\n  - name: a.io/x\n    driver: {driver}\n    match: {{{select}}}\n"
+        f"    reset: {{kind: driver, {reset}}}\n"
+    )
+    assert (problem.line, problem.key) == (BAD_LINE, "resources[0].reset.by")
+    assert part in problem.render("t.yaml")
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("'03'", ["03*"]),
+        ("'0302'", ["0302*"]),
+        ("'0x0C03'", ["0x0C03*"]),
+        ("'030200'", ["030200"]),
+        ("['0302*', '*', '03??00', '030[0-2]00', '[!0]*']", ["0302*", "*", "03??00", "030[0-2]00", "[!0]*"]),
+    ],
+)
+def test_beginning_of_a_pci_class_stands_for_all_of_it(written: str, wanted: list[str]) -> None:
+    """The tool lspci shows four digits of six: they mean what begins with them; whole codes and globs stay."""
+    for driver in ("pci", "vfio"):
+        (resource,) = load_text(hardware(driver, f"match: {{class: {written}}}")).resources
+        assert resource.match["class"] == wanted
+
+
+def test_a_single_number_counts_as_a_list_of_one() -> None:
+    """As a single text does; so does JSON Schema have it."""
+    (resource,) = load_text(hardware("infiniband", "match: {ports: 2}")).resources
+    assert resource.match["ports"] == [2]
+
+
+@pytest.mark.parametrize("way", ["device_specific", "acpi", "flr", "af_flr", "pm", "bus", "cxl_bus"])
+def test_every_way_of_the_kernel_is_taken(way: str) -> None:
+    """Each of pci_reset_fn_methods."""
+    file = hardware("pci", "match: {vendor: '*'}") + f"    reset: {{kind: driver, method: function, by: {way}}}\n"
+    (resource,) = load_text(file).resources
+    assert resource.reset is not None
+    assert resource.reset.as_spec()["by"] == way
