@@ -92,7 +92,7 @@ class EngineRig(Rig):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_it_serves_a_kubelet_in_each_profile(engine: Engine, profile: str) -> None:
-    """The daemon registers, replaces a crashing worker, allocates and ends in an engine's container, with that profile."""
+    """The daemon registers, replaces a crashing worker, allocates and ends in an engine's container."""
 
     async def play() -> None:
         async with EngineRig(engine, PROFILES[profile]) as rig:
