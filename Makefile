@@ -77,8 +77,9 @@ image-twice:  ## build the image twice and compare: the same commit has to give 
 	  rm -f build/once.tar build/again.tar; \
 	  [ "$$once" = "$$again" ] || { echo "$$once"; echo "$$again"; exit 1; }; echo "twice the same: $$once"
 
-test-image: $(STAMP)  ## start the image that "make image" built on a read-only root, against the stub kubelet
-	DEVD_IMAGE_ARCHIVE=$$(ls -t build/devd-*.tar | head -n 1) $(BIN)/pytest tests/deploy/test_image.py tests/deploy/test_cdi_runtime.py
+test-image: $(STAMP)  ## start the image that "make image" built on a read-only root, against the stub kubelet; under podman too
+	DEVD_IMAGE_ARCHIVE=$$(ls -t build/devd-*.tar | head -n 1) $(BIN)/pytest \
+	  tests/deploy/test_image.py tests/deploy/test_image_engine.py tests/deploy/test_cdi_runtime.py
 
 e2e: e2e-needs $(STAMP)  ## test against a cluster: needs KUBECONFIG, and DEVD_IMAGE, an image its nodes can have
 	@[ -n "$$KUBECTL" ] || deploy/tools/get.sh || command -v kubectl >/dev/null || \

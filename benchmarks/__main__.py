@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,14 +14,26 @@ from benchmarks import measures
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SIZES = (8, 64, 256)
+STEPS = (
+    measures.verdict_to_kubelet,
+    measures.hang_to_kubelet,
+    measures.kubelet_restarts,
+    measures.front_killed,
+    measures.orderly_end,
+    measures.flood_beside,
+    measures.sandbox_start,
+)
+STEPS_BY_SIZE = (measures.start_up, measures.replaced, measures.allocate_while_all_hang)
+NAMES = tuple(step.__name__ for step in (*STEPS, *STEPS_BY_SIZE))
 
 
 def main() -> int:
     """Run and report; exit 0 when every measurement was taken."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of devices")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="default: all")
     arguments = parser.parse_args()
-    rows = asyncio.run(_measure(arguments.sizes))
+    rows = asyncio.run(_measure(arguments.sizes, arguments.only))
     width = max(len(what) for what, _value, _unit in rows)
     for what, value, unit in rows:
         print(f"{what:<{width}}  {value:10.3f} {unit}")
@@ -36,23 +49,17 @@ def main() -> int:
     return 0
 
 
-async def _measure(sizes: list[int]) -> list[measures.Row]:
+async def _measure(sizes: list[int], names: Sequence[str]) -> list[measures.Row]:
     rows: list[measures.Row] = []
-    for step in (
-        measures.verdict_to_kubelet,
-        measures.hang_to_kubelet,
-        measures.kubelet_restarts,
-        measures.front_killed,
-        measures.orderly_end,
-        measures.flood_beside,
-        measures.sandbox_start,
-    ):
-        print(f"measuring {step.__name__}", file=sys.stderr)
-        rows += await step()
+    for step in STEPS:
+        if step.__name__ in names:
+            print(f"measuring {step.__name__}", file=sys.stderr)
+            rows += await step()
     for size in sizes:
-        print(f"measuring with {size} devices", file=sys.stderr)
-        rows += await measures.start_up(size)
-        rows += await measures.allocate_while_all_hang(size)
+        for sized in STEPS_BY_SIZE:
+            if sized.__name__ in names:
+                print(f"measuring {sized.__name__} with {size} devices", file=sys.stderr)
+                rows += await sized(size)
     return rows
 
 

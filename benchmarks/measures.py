@@ -137,6 +137,21 @@ async def start_up(devices: int) -> list[Row]:
     return rows
 
 
+async def replaced(devices: int) -> list[Row]:
+    """Seconds of an upgrade without the pod's own: SIGTERM to the end, and from the next start to all healthy again."""
+    async with Rig(config(sim_resource("kept", devices, period="5s"))) as rig:
+        await rig.healthy("bench.devd.io/kept", devices)
+        code, end_s = await rig.end_daemon()
+        if code != 0:
+            raise RuntimeError(f"devd ended with code {code}")
+        rig.start_daemon()
+        back_s = await rig.healthy("bench.devd.io/kept", devices)
+    return [
+        (f"replaced, {devices} devices: SIGTERM to the end", end_s, "s"),
+        (f"replaced, {devices} devices: start to all healthy", back_s, "s"),
+    ]
+
+
 async def front_killed() -> list[Row]:
     """SIGKILL to the front: until its processes are gone, and until the next start is registered again."""
     gone_ms, back_ms = [], []

@@ -38,6 +38,7 @@ from devd.daemon.occupancy import Occupied
 from devd.daemon.options import RunOptions
 from devd.daemon.pod_resources import PodResources
 from devd.daemon.prestart import PreStartDesk
+from devd.daemon.readiness import unready
 from devd.daemon.reload import Reloader, overridden
 from devd.daemon.reset_orders import ResetOrders
 from devd.daemon.rpc_times import RpcTimes
@@ -173,6 +174,7 @@ class Daemon:
             control,
             self._supervisor,
             self._build_status,
+            lambda: unready(self._fleet.endpoints, self._fleet.problems),
             self._reload.ask,
             ResetOrders(self._fleet.tables),
             group=self._layout.group is not None,

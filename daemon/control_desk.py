@@ -34,7 +34,8 @@ Status = Callable[[], Mapping[str, object]]
 class ControlDesk:
     """Reads the control socket on the event loop and answers.
 
-    ``group`` says that the socket is open to a group as well; then its file's mode alone decides who may ask.
+    ``unready`` returns what the kubelet does not have of devd, empty when it has all. ``group`` says that the socket is
+    open to a group as well; then its file's mode alone decides who may ask.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class ControlDesk:
         server: ControlServer,
         supervisor: Supervisor,
         status: Status,
+        unready: Callable[[], str],
         reload: Callable[[], None],
         resets: ResetOrders,
         *,
         group: bool = False,
     ) -> None:
+        self._unready = unready
         self._reload = reload
         self._resets = resets
         self._loop = loop
@@ -129,11 +132,13 @@ class ControlDesk:
         return self._group or caller.uid in (ROOT, os.geteuid())
 
     def _answer(self, request: ControlRequest, caller: Caller, route: bytes) -> ControlReply | None:
+        error = ""
         match request.verb:
             case "status":
                 return ControlReply(ok=True, error="", data=self._status())
             case "health":
-                pass
+                # Whoever does not ask for more wants to know that the loop turns.
+                error = self._unready() if request.args.get("ready") is True else ""
             case "reload":
                 _log_order(caller, "reload")
                 self._reload()
@@ -146,8 +151,8 @@ class ControlDesk:
                 return self._inject(request, caller)
             case _:
                 known = "status, health, probe, restart, reset, cordon, uncordon, inject and reload"
-                return ControlReply(ok=False, error=f"unknown verb {request.verb!r:.40}: this daemon knows {known}")
-        return ControlReply(ok=True, error="")
+                error = f"unknown verb {request.verb!r:.40}: this daemon knows {known}"
+        return ControlReply(ok=not error, error=error)
 
     def _reset(self, request: ControlRequest, caller: Caller, route: bytes) -> None:
         device, force = plain(str(request.args.get("device")), REASON_CHARS), request.args.get("force") is True

@@ -109,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
         _runtime_argument(one)
     _inject_arguments(add("inject", _inject, "have simulated devices misbehave, to rehearse a fault"))
     _runtime_argument(add("reload", _reload, "have the configuration read again, as SIGHUP does"))
-    _runtime_argument(add("health", _health, "exit 0 when the daemon runs and is well"))
+    _health_arguments(add("health", _health, "exit 0 when the daemon runs and is well"))
     demo = add("demo", _demo, "run devd against a stub kubelet, in a temporary directory")
     demo.add_argument("--seconds", type=_seconds(1.0, MAX_DEMO_S), default=DEFAULT_DEMO_S, metavar="N")
     add("version", _version, "print the version")
@@ -194,6 +194,13 @@ def _inject_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: until it is taken back",
     )
     parser.add_argument("--reason", default="", metavar="TEXT", help="what a probe that fails says")
+
+
+def _health_arguments(parser: argparse.ArgumentParser) -> None:
+    _runtime_argument(parser)
+    parser.add_argument(
+        "--ready", action="store_true", help="and the kubelet has every resource of the configuration; 1 says which not"
+    )
 
 
 def _config_argument(parser: argparse.ArgumentParser) -> None:
@@ -309,7 +316,7 @@ def _reload(arguments: argparse.Namespace) -> int:
 def _health(arguments: argparse.Namespace) -> int:
     from devd.daemon.cli.client import ask  # noqa: PLC0415 - ZeroMQ is for those who ask
 
-    ask(arguments.runtime_dir, "health")
+    ask(arguments.runtime_dir, "health", {"ready": True} if arguments.ready else {})
     put("ok")
     return exits.OK
 

@@ -84,6 +84,89 @@ def test_components_are_values_of_the_chart(
     assert chart == built
 
 
+@pytest.mark.parametrize(
+    ("components", "values"),
+    [
+        (("unprivileged",), ("profile=unprivileged",)),
+        (
+            ("monitoring", "openshift-monitoring"),
+            ("monitoring.enabled=true", "config.metrics.listen=0.0.0.0:9400"),
+        ),
+    ],
+    ids=lambda names: names[-1],
+)
+def test_components_on_openshift_are_values_of_the_chart(
+    components: tuple[str, ...], values: tuple[str, ...], tmp_path: Path
+) -> None:
+    """What a component changes of OpenShift's own objects, its value changes in the chart."""
+    settings = ",".join(("namespace.create=true", "openshift.enabled=true", *values))
+    chart = comparable(templated("--set", settings))
+    chart["ConfigMap", "devd"]["data"]["devd.yaml"].pop("metrics", None)
+    assert chart == comparable(with_component(tmp_path, *components, base="openshift"))
+
+
+def test_the_platforms_prometheus_may_find_the_pods() -> None:
+    """With monitoring on OpenShift its Prometheus may read what it needs to find pods, and nothing else."""
+    both = "openshift.enabled=true,monitoring.enabled=true,config.metrics.listen=0.0.0.0:9400"
+    found = {f"{one['metadata']['name']}/{one['kind']}": one for one in templated("--set", both)}
+    assert found["devd-monitoring/Role"]["rules"] == [
+        {"apiGroups": [""], "resources": ["pods", "services", "endpoints"], "verbs": ["get", "list", "watch"]}
+    ]
+    assert found["devd-monitoring/RoleBinding"]["subjects"] == [
+        {"kind": "ServiceAccount", "name": "prometheus-k8s", "namespace": "openshift-monitoring"}
+    ]
+    plain = templated("--set", "monitoring.enabled=true,config.metrics.listen=0.0.0.0:9400")
+    assert {one["kind"] for one in plain} & {"Role", "RoleBinding"} == set()
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:9500", "10.0.0.7:9500"])
+def test_the_port_is_that_of_the_configuration(listen: str) -> None:
+    """The port that is named, let through and scraped is the one devd listens on."""
+    found = templated("--set", f"monitoring.enabled=true,config.metrics.listen={listen}")
+    [port] = container(found)["ports"]
+    assert (port["name"], port["containerPort"]) == ("metrics", 9500)
+    [rule] = named(found, "NetworkPolicy")["spec"]["ingress"]
+    assert rule["ports"] == [{"port": 9500, "protocol": "TCP"}]
+    assert named(found, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"] == "metrics"
+
+
+LABELLED = {"key": "feature.node.kubernetes.io/devd", "operator": "In", "values": ["true"]}
+GPU = {"key": "pool", "operator": "In", "values": ["gpu"]}
+ARM = {"key": "kubernetes.io/arch", "operator": "In", "values": ["arm64"]}
+
+
+def test_node_features_are_asked_for_beside_the_affinity(tmp_path: Path) -> None:
+    """With nfd an affinity of one's own stays, and each of its terms asks for the label as well: one term is enough."""
+    required = {"nodeSelectorTerms": [{"matchExpressions": [GPU]}, {"matchExpressions": [ARM]}]}
+    mine = {
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required},
+        "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []},
+    }
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"affinity": mine, "nfd": {"enabled": True}}), encoding="utf-8")
+    found = named(templated("--values", file), "DaemonSet")["spec"]["template"]["spec"]["affinity"]
+    assert found["podAntiAffinity"] == mine["podAntiAffinity"]
+    terms = found["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert terms == [{"matchExpressions": [GPU, LABELLED]}, {"matchExpressions": [ARM, LABELLED]}]
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(yaml.safe_dump({"affinity": mine}), encoding="utf-8")
+    assert named(templated("--values", alone), "DaemonSet")["spec"]["template"]["spec"]["affinity"] == mine
+
+
+@pytest.mark.parametrize(
+    ("setting", "classes"),
+    [
+        ("priorityClassName=mine", [["mine"]]),
+        ("priorityClassName=", []),
+        ("priorityClassQuota=false", []),
+    ],
+)
+def test_the_quota_is_for_the_pods_class(setting: str, classes: list[list[str]]) -> None:
+    """The quota is for the class the pods have; without a class, or where it is not wanted, there is none."""
+    quotas = [one["spec"] for one in templated("--set", setting) if one["kind"] == "ResourceQuota"]
+    assert [one["scopeSelector"]["matchExpressions"][0]["values"] for one in quotas] == classes
+
+
 def test_examples_are_for_overlays() -> None:
     """Each values file of the chart's examples stands for an overlay."""
     assert {file.stem for file in (CHART / "examples").glob("*.yaml")} <= set(OVERLAYS)
@@ -102,6 +185,15 @@ def test_helm_lint() -> None:
         ("imagePullPolicy=Always", "imagePullPolicy"),
         ("image.digest=sha256:1", "digest"),
         ("image.repository=", "repository"),
+        ("image.repository=registry.example.com/devd:1", "repository"),
+        ("image.repository=Not An Image", "repository"),
+        ("image.repository=https://registry.example.com/devd", "repository"),
+        ("image.tag=-1", "tag"),
+        ("resources=null", "resources"),
+        ("resources.request.cpu=1", "resources"),
+        ("monitoring=null", "monitoring"),
+        ("monitoring.enabled=true,config.metrics.listen=127.0.0.1:9400", "inside the pod only"),
+        ("monitoring.enabled=true,config.metrics.listen=9400", "config.metrics.listen"),
         ("maxUnavailable=0%", "maxUnavailable"),
         ("terminationGracePeriodSeconds=1", "terminationGracePeriodSeconds"),
         ("kubelet.rootDir=var/lib", "rootDir"),

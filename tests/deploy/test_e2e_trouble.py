@@ -4,17 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
+from devd.daemon.plugin_server import socket_path
 from tests.deploy.fake_kubectl import FakeKubectl, fails, says
 from tests.deploy.manifests import ROOT
 from tests.e2e.budget import CLEANING_TAKES_S, Budget
 from tests.e2e.cluster import Cluster, full_name
 from tests.e2e.deployment import deployed
 from tests.e2e.kubectl import KubectlError, program
-from tests.e2e.objects import LEFT_ON_NODE, NAMESPACE, OFFERED, cleaning
+from tests.e2e.objects import CONTROL_PROGRAM, LEFT_ON_NODE, NAMESPACE, OFFERED, OPENING, POD_PROGRAM, cleaning
 
 IMAGE = "registry.example.com/devd:1"
 DOWN = fails("The connection to the server was refused")
@@ -212,6 +214,25 @@ def test_cleaning_takes_ours_and_nothing_else(tmp_path: Path) -> None:
     subprocess.run(["sh", "-c", cleaning(left, str(tmp_path))], check=True, timeout=20)
     assert [path for path in ours if path.exists()] == []
     assert all((path / "file").exists() for path in others)
+
+
+def test_cleaning_takes_the_sockets_of_a_daemon_that_was_killed() -> None:
+    """The pattern for sockets fits those of the resources that the tests offer, and no other devd's."""
+    plugins = Path("/var/lib/kubelet/device-plugins")
+    pattern = LEFT_ON_NODE[str(plugins)]
+    assert all(fnmatch(socket_path(plugins, resource).name, pattern) for resource in OFFERED)
+    assert not fnmatch(socket_path(plugins, "devd.io/serial").name, pattern)
+
+
+def test_opening_says_what_came_of_it(tmp_path: Path) -> None:
+    """The lines that open a device, in the pods and beside devd, tell success from each error by its name."""
+    (tmp_path / "file").touch()
+    for path, word in (("/dev/null", "opened"), (tmp_path / "none", "ENOENT"), (tmp_path / "file/below", "ENOTDIR")):
+        text = f"import errno, os\n{OPENING}\nprint(opening({str(path)!r}))"
+        done = subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True, timeout=20)
+        assert done.stdout == f"{word}\n"
+    for text in (POD_PROGRAM, CONTROL_PROGRAM):
+        assert compile(text, "pod", "exec").co_names
 
 
 def test_without_a_kubectl_it_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The kustomize overlays, rendered by the real kustomize."""
 
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,13 @@ from tests.deploy.manifests import (
     overlay,
 )
 
-COMPONENTS = ("monitoring", "alerts", "nvidia", "unprivileged", "nfd")
+COMPONENTS = ("monitoring", "alerts", "nvidia", "unprivileged", "nfd", "openshift-monitoring")
+OPENSHIFT_PAGE = ROOT / "docs" / "openshift.md"
 
 
-def with_component(tmp_path: Path, *names: str) -> list[dict[str, Any]]:
-    """Return the kubernetes overlay with components, as a user's own overlay adds them."""
-    # kustomize takes no absolute paths: the overlay lies in a directory beside ours, by links.
-    (tmp_path / "kustomize").symlink_to(DEPLOY / "kustomize")
+def with_component(tmp_path: Path, *names: str, base: str = "kubernetes") -> list[dict[str, Any]]:
+    """Return an overlay with components, as a user's own overlay adds them."""
+    # kustomize takes no absolute paths: ours lies as many directories above as there are.
     mine = tmp_path / "mine"
     mine.mkdir()
     real = DEPLOY / "kustomize"
@@ -35,7 +37,7 @@ def with_component(tmp_path: Path, *names: str) -> list[dict[str, Any]]:
     text = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": [str(up / str(real / "overlays" / "kubernetes").lstrip("/"))],
+        "resources": [str(up / str(real / "overlays" / base).lstrip("/"))],
         "components": [str(up / str(real / "components" / name).lstrip("/")) for name in names],
     }
     (mine / "kustomization.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
@@ -152,18 +154,94 @@ def test_the_smaller_profile_has_no_privilege() -> None:
     assert sys_mount["readOnly"] is True
 
 
-def test_the_scc_admits_the_pods_it_is_for() -> None:
-    """OpenShift's constraints allow what the pods ask for, and no volume kind or host namespace beyond it."""
-    found = overlay("openshift")
+@pytest.mark.parametrize("components", [(), ("unprivileged",)])
+def test_the_scc_admits_the_pods_it_is_for(components: tuple[str, ...], tmp_path: Path) -> None:
+    """OpenShift's constraints allow what the pods ask for, and no privilege, volume kind or namespace beyond."""
+    found = with_component(tmp_path, *components, base="openshift")
     scc = named(found, "SecurityContextConstraints")
     pod = named(found, "DaemonSet")["spec"]["template"]
+    context = container(found)["securityContext"]
     kinds = {next(key for key in volume if key != "name") for volume in pod["spec"]["volumes"]}
     assert kinds == set(scc["volumes"])
     assert scc["allowHostPID"] == pod["spec"]["hostPID"]
-    assert scc["allowPrivilegedContainer"] == container(found)["securityContext"]["privileged"]
+    assert scc["allowPrivilegedContainer"] == context["privileged"]
+    assert scc["allowPrivilegeEscalation"] == context.get("allowPrivilegeEscalation", True)
+    assert scc["requiredDropCapabilities"] == context.get("capabilities", {}).get("drop", [])
     assert (scc["allowHostNetwork"], scc["allowHostIPC"], scc["allowHostPorts"]) == (False, False, False)
     assert pod["metadata"]["annotations"]["openshift.io/required-scc"] == scc["metadata"]["name"]
-    assert named(found, "Role")["rules"][0]["resourceNames"] == [scc["metadata"]["name"]]
+    role = next(one for one in found if one["kind"] == "Role" and one["metadata"]["name"] == "devd-scc")
+    assert role["rules"][0]["resourceNames"] == [scc["metadata"]["name"]]
+
+
+def blocks(page: Path) -> list[str]:
+    """Return the YAML that a page shows."""
+    found = re.findall(r"^( *)```yaml\n(.*?)^ *```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(text) for _, text in found]
+
+
+def test_the_page_tells_how_to_go_to_another_namespace(tmp_path: Path) -> None:
+    """What docs/openshift.md shows for another namespace moves everything there, and leaves the cluster's own alone."""
+    inner, outer = (text for text in blocks(OPENSHIFT_PAGE) if "Kustomization" in text and "other" in text)
+    up = "/".join([".."] * len((tmp_path / "other").resolve().parts[1:]))
+    (tmp_path / "other").mkdir()
+    inner = inner.replace("../../devd/", f"{up}{ROOT}/")
+    (tmp_path / "other" / "kustomization.yaml").write_text(inner, encoding="utf-8")
+    (tmp_path / "kustomization.yaml").write_text(outer, encoding="utf-8")
+    found = kustomized(tmp_path)
+    assert "namespace" not in named(found, "SecurityContextConstraints")["metadata"]
+    assert named(found, "Namespace")["metadata"]["name"] == "other"
+    subjects = [subject for one in found if one["kind"] == "RoleBinding" for subject in one["subjects"]]
+    assert subjects == [{"kind": "ServiceAccount", "name": "devd", "namespace": "other"}]
+    namespaced = [one for one in found if one["kind"] not in ("SecurityContextConstraints", "Namespace")]
+    assert {one["metadata"]["namespace"] for one in namespaced} == {"other"}
+
+
+def test_the_page_labels_what_devd_writes() -> None:
+    """The MachineConfig for the smaller profile labels each directory that devd makes on the node and writes to."""
+    [unit] = (
+        unit["contents"]
+        for text in blocks(OPENSHIFT_PAGE)
+        for one in yaml.safe_load_all(text)
+        if one["kind"] == "MachineConfig"
+        for unit in one["spec"]["config"]["systemd"]["units"]
+        if "chcon" in unit["contents"]
+    )
+    found = overlay("restricted")
+    read_only = {one["name"] for one in container(found)["volumeMounts"] if one.get("readOnly")}
+    written = [
+        one["hostPath"]["path"]
+        for one in named(found, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
+        if one.get("hostPath", {}).get("type") == "DirectoryOrCreate" and one["name"] not in read_only
+    ]
+    of_devd = [path for path in written if not path.startswith("/var/lib/kubelet")]
+    made, labelled = (next(line for line in unit.splitlines() if word in line) for word in ("mkdir", "chcon"))
+    assert len(of_devd) == 4
+    assert [path for path in of_devd if path not in made.split() or path not in labelled.split()] == []
+    assert container(found)["securityContext"]["seLinuxOptions"]["level"] == "s0"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_only_readiness_asks_for_the_kubelet(name: str) -> None:
+    """A daemon without its kubelet is not replaced, and is not counted as done."""
+    one = container(overlay(name))
+    commands = {key: value["exec"]["command"] for key, value in one.items() if key.endswith("Probe")}
+    assert commands == {
+        "startupProbe": ["devd", "health"],
+        "readinessProbe": ["devd", "health", "--ready"],
+        "livenessProbe": ["devd", "health"],
+    }
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_pods_priority_has_a_quota(name: str) -> None:
+    """Where the API server admits the pods' class only by a quota, there is one, and it leaves room for every node."""
+    found = overlay(name)
+    quota = named(found, "ResourceQuota")["spec"]
+    pod = named(found, "DaemonSet")["spec"]["template"]["spec"]
+    assert quota["scopeSelector"]["matchExpressions"] == [
+        {"scopeName": "PriorityClass", "operator": "In", "values": [pod["priorityClassName"]]}
+    ]
+    assert int(quota["hard"]["pods"]) > 100_000
 
 
 def test_the_page_tells_of_every_mount() -> None:

@@ -1,12 +1,15 @@
 """An upgrade as the kubelet sees it: one daemon ends, the next one starts on the same directories."""
 
 import asyncio
+import json
 import signal
+from pathlib import Path
 
 import pytest
 
+from devd.daemon import memory
 from devd.daemon.demo.rig import Rig
-from tests.faults.worlds import SIM, scenario, sim
+from tests.faults.worlds import SIM, scenario, sim, until
 
 FORGOTTEN_AFTER_S = 300.0
 """A resource without a stream for so long is gone from the node's capacity."""
@@ -75,5 +78,39 @@ def test_second_daemon_on_a_node_is_refused() -> None:
         assert code == 1
         assert str(rig.pid) in rig.log_text()
         assert rig.kubelet.allocatable(SIM) == 3
+
+    scenario(sim(DEVICES), play)
+
+
+def written_by_a_newer_devd(file: Path, **more: object) -> None:
+    """Change a file of the state directory as a later release would: a higher version, and fields nobody knows yet."""
+    facts = json.loads(file.read_bytes())
+    del facts["checksum"]
+    facts |= {"version": memory.VERSION + 1, "quarantine": {"until": "tomorrow"}, **more}
+    line = json.dumps({**facts, "checksum": memory._checksum(facts)}, sort_keys=True, separators=(",", ":"))
+    file.write_text(line + "\n", encoding="utf-8")
+
+
+def test_rollback_reads_what_it_knows_of_a_newer_devds_state() -> None:
+    """What a newer devd wrote beside the known is passed over; where the known itself is otherwise, it is set aside.
+
+    A cordon is never lost that way: a device whose file cannot be read comes back cordoned, and the log says so.
+    """
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 3)
+        for device in ("a", "b"):
+            rig.order("cordon", device, reason="fan is broken")
+        await until(lambda: rig.status()["daemon"]["counters"]["state"]["waiting"] == 0, "the disk has taken it")
+        await rig.end_daemon()
+        written_by_a_newer_devd(rig.state_dir / "devices" / "a.json")
+        written_by_a_newer_devd(rig.state_dir / "devices" / "b.json", cordon={"by": "root", "reason": "fan is broken"})
+        rig.start_daemon()
+        await rig.healthy(SIM, 1)
+        assert rig.device("a")["cordon"] == "fan is broken"
+        assert rig.device("c")["health"] == "Healthy"
+        assert "cannot be read" in rig.device("b")["cordon"]
+        assert "b.json cannot be read" in rig.log_text()
+        assert "a.json" not in rig.log_text()
 
     scenario(sim(DEVICES), play)
