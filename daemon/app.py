@@ -24,6 +24,7 @@ from devd.daemon.endpoint import endpoint_directory
 from devd.daemon.errors import StartupError
 from devd.daemon.fleet import Fleet
 from devd.daemon.health_feed import HealthFeed
+from devd.daemon.heap_watch import HeapWatch
 from devd.daemon.journal import WorkerJournal
 from devd.daemon.kubelet_watch import KubeletWatch
 from devd.daemon.logs import StderrHandler, set_up_logging
@@ -179,6 +180,7 @@ class Daemon:
             ResetOrders(self._fleet.tables),
             group=self._layout.group is not None,
         )
+        self._heap = HeapWatch(loop, self._supervisor.workforce, self._layout.root, self._misbehaved, self._control.cut)
         self._metrics = await self._start_metrics()
         log.info("devd %s runs %d resources", os.getpid(), len(self._fleet.tables), extra={"event": "start"})
         watch.start()
@@ -304,6 +306,8 @@ class Daemon:
                 "control_answered": self._control.answered,
                 "control_refused": self._control.refused,
                 "control_cuts": self._control.cuts,
+                "memory_ended": self._heap.ended,
+                "memory_accepted": self._heap.accepted,
                 "stalls": self._supervisor.stalls,
                 "loop_blocks": self._watchdog.blocks,
                 "journal": asdict(self._journal.status()),
@@ -350,6 +354,7 @@ class Daemon:
         left = self._supervisor.workforce.pids
         if left:
             log.warning("workers %s do not end: the kernel keeps them until their device lets go", list(left))
+        self._heap.close()
         self._control.close()
         if self._metrics is not None:
             await self._metrics.close()

@@ -71,8 +71,12 @@ class ControlDesk:
 
     @property
     def cuts(self) -> int:
-        """Return how often all callers were sent away because they were too many."""
+        """Return how often all callers were sent away, because they were too many or one of them sent without end."""
         return self._keeper.cuts
+
+    def cut(self, why: str) -> None:
+        """End all connections for a moment, for what one of them did."""
+        self._keeper.cut(f"the control socket's connections: {why}")
 
     def close(self) -> None:
         """Stop answering and remove the socket."""

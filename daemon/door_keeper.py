@@ -36,13 +36,20 @@ class DoorKeeper:
             self._opens.cancel()
         self._loop.remove_reader(self._door.fd)
 
+    def cut(self, why: str) -> None:
+        """End all connections for a moment."""
+        if self._door.shut():
+            self._was_shut(why)
+
+    def _was_shut(self, why: str) -> None:
+        self._opens = self._loop.call_later(SHUT_S, self._open)
+        if since := self._cuts.more():
+            text = "%s: all ended, %d times since the last such line"
+            log.warning(text, why, since, extra={"event": "cut", "count": since})
+
     def _look(self) -> None:
         if not self._door.look():
-            self._opens = self._loop.call_later(SHUT_S, self._open)
-            since = self._cuts.more()
-            if since:
-                text = "too many connections to the control socket: all ended, %d times since the last such line"
-                log.warning(text, since, extra={"event": "cut", "count": since})
+            self._was_shut("too many connections to the control socket")
         if self._door.pending():
             self._soon.cancel()
             self._soon = self._loop.call_soon(self._look)

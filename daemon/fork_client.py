@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from devd.daemon.turns import Turns
 from devd.ipc import codec
+from devd.ipc.environment import for_workers
 from devd.ipc.errors import ProtocolError
 from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, WorkerSpec
 
@@ -262,7 +263,7 @@ def describe_end(code: int, number: int) -> str:
 def _spawn(fd: int) -> int:
     """Start the fork server on a socket and return its pid. Raises OSError."""
     command = [sys.executable, "-m", "devd.workers.forkserver", "--fd", str(_CHILD_FD)]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment = {**for_workers(os.environ), "PYTHONUNBUFFERED": "1"}
     actions = [(os.POSIX_SPAWN_DUP2, fd, _CHILD_FD)]
     if fd == _CHILD_FD:
         os.set_inheritable(fd, True)  # noqa: FBT003 - the standard library's own signature

@@ -1,12 +1,14 @@
 """One look for one resource's devices by a disposable process; for the command line, the daemon has its scouts."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from devd.ipc.environment import for_workers
 from devd.ipc.messages import Device, Node
 
 
@@ -25,7 +27,15 @@ def look(driver: str, match: Mapping[str, object], timeout_s: float, *, usage: b
     question = json.dumps({"driver": driver, "match": match, "usage": usage})
     command = [sys.executable, "-m", "devd.workers.discover"]
     try:
-        done = subprocess.run(command, input=question, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            command,
+            input=question,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            env=for_workers(os.environ),
+        )
     except subprocess.TimeoutExpired:
         return Looked(error=f"no answer in {timeout_s:g} s: something on the bus hangs")
     if done.returncode != 0:

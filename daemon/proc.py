@@ -4,10 +4,12 @@
 the process's memory lock or walk to the hung file) and are never read here.
 """
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
 PROC = Path("/proc")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 SECCOMP_FILTER = "2"
 """proc_pid_status(5): the process stands behind a filter."""
@@ -54,6 +56,12 @@ def contradicted(pid: int, claimed: Collection[str], uid: int) -> str:
         "identity": fields.get("Uid", "").split()[:2] == [str(uid)] * 2,
     }
     return next((layer for layer, there in seen.items() if layer in claimed and not there), "")
+
+
+def used_s(pid: int) -> float:
+    """Return the processor time a process and its threads have used, in seconds; 0.0 for one that is gone."""
+    fields = _stat_fields(pid)
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S if fields else 0.0
 
 
 def start_time_ticks(pid: int) -> int | None:

@@ -111,6 +111,11 @@ class Workforce:
         """Return how many messages on command channels were refused, by reason."""
         return self._refused
 
+    def device_of(self, pid: int) -> str:
+        """Return whose worker a process is, or nothing."""
+        handle = self._by_pid.get(pid)
+        return handle.device if handle is not None else ""
+
     # ---- orders ----
 
     def socket_for_next(self) -> str:

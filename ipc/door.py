@@ -68,9 +68,15 @@ class Door:
             self._take(*struct.unpack(_EVENT, event))
         if self._is_shut or (len(self._connected) <= self._most and self._came <= self._most_a_second):
             return True
+        return not self.shut()
+
+    def shut(self) -> bool:
+        """End all connections, and let nobody in until ``open``; False when it is shut already."""
+        if self._is_shut:
+            return False
         self._is_shut = True
         self._socket.unbind(self._address)
-        return False
+        return True
 
     def pending(self) -> bool:
         """Return whether more waits to be taken in; the descriptor tells only once."""

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from devd.ipc.environment import for_commands
 from devd.workers import linux
 
 TAIL_BYTES = 2048
@@ -22,8 +23,6 @@ TAIL_BYTES = 2048
 KILL_WAIT_S = 0.1
 """After SIGKILL a process is gone in milliseconds; one that is not hangs in the kernel."""
 _READ_BYTES = 65536
-_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "HOME", "LANG", "LC_ALL", "TZ")
-"""The daemon's other variables may hold credentials."""
 
 
 class CommandError(Exception):
@@ -111,7 +110,6 @@ def describe(finished: Finished) -> str:
 
 def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     worker = os.getpid()
-    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     try:
         return subprocess.Popen(
             command,
@@ -119,7 +117,7 @@ def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd="/",
-            env={"PATH": os.defpath, **kept, **environment},
+            env={"PATH": os.defpath, **for_commands(os.environ), **environment},
             # PR_SET_PDEATHSIG must be set in the child itself; the other threads are libzmq's and hold no lock of
             # Python's.
             preexec_fn=lambda: linux.die_with_parent(worker),  # noqa: PLW1509 - see above

@@ -3,9 +3,15 @@
 Each is sent on the worker's own connection, past everything that keeps an honest worker from sending it.
 """
 
+import os
+import resource
+import select
+import stat
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import NoReturn
 
 from devd.ipc import codec
 from devd.ipc.health import topic_of
@@ -19,6 +25,14 @@ SOMEBODY_ELSE = "somebody-else"
 FAR = 2**62
 """A sequence number no honest worker reaches."""
 GARBAGE = b"\xc1\xff\x00 this is no message"
+
+MORE_SHORT, MORE_LONG = b"\x01", b"\x03"
+"""ZMTP 3's flags of a frame that another one follows; its length comes in one byte or in eight."""
+LARGE_BYTES = 60_000
+"""As large as a frame on the health bus may be, nearly."""
+CHUNK_BYTES = 128 * 1024
+SENT_WITHIN_S = 0.2
+COMMAND_CONNECTION, HEALTH_CONNECTION = 0, 1
 
 Frames = Sequence[bytes]
 
@@ -62,6 +76,39 @@ def _unplug(state: Health, channel: Channel) -> None:
 def _write(state: Health, channel: Channel) -> None:
     """Say that all specifications stand as they should, as if it were the scribe."""
     channel.send(Written(state.device, state.incarnation, (), (), ()))
+
+
+def _endless(frame: bytes, number: int) -> Callable[[Health, Channel], NoReturn]:
+    """Return the deed of sending one message without end, past libzmq: it keeps all frames until the last one comes.
+
+    ``number`` says on which of the worker's connections, in the order they were made.
+    """
+
+    def deed(_state: Health, _channel: Channel) -> NoReturn:
+        fd = _sockets()[number]
+        # What libzmq's own thread has yet to send would come in between, and end the message.
+        time.sleep(SENT_WITHIN_S)
+        # Whole frames: half of one, and the next would be taken for its rest.
+        stream = memoryview(frame * (CHUNK_BYTES // len(frame) + 1))
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        sent = 0
+        while True:
+            poll.poll()
+            with suppress(BlockingIOError):
+                sent = (sent + os.write(fd, stream[sent:])) % len(stream)
+
+    return deed
+
+
+def _sockets() -> list[int]:
+    """Return this process's sockets: a worker has its connections to the front, and no others."""
+    found = []
+    for fd in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                found.append(fd)
+    return found
 
 
 def _framed(health: Health) -> Frames:
@@ -123,5 +170,7 @@ _ON_THE_COMMAND_CHANNEL: dict[str, Callable[[Health, Channel], None]] = {
     "hoard": _hoard,
     "unplug": _unplug,
     "write": _write,
+    "endless": _endless(MORE_LONG + LARGE_BYTES.to_bytes(8, "big") + bytes(LARGE_BYTES), HEALTH_CONNECTION),
+    "endless-small": _endless(MORE_SHORT + b"\0", COMMAND_CONNECTION),
 }
 HOWS = (*_DEEDS, *_ON_THE_COMMAND_CHANNEL)

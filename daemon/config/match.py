@@ -23,6 +23,8 @@ MISDEEDS = (
     "hoard",
     "unplug",
     "write",
+    "endless",
+    "endless-small",
 )
 MAX_SIMULATED = 4096
 MAX_NUMA_NODE = 1023
@@ -45,6 +47,8 @@ Misdeed = Literal[
     "hoard",
     "unplug",
     "write",
+    "endless",
+    "endless-small",
 ]
 
 
@@ -116,7 +120,8 @@ class Step(Section):
         description="For `misbehave`: what is sent beside the report; absent: `garbage`. `spoof` speaks for the device "
         "that `reason` names, `stale` and `next` for another incarnation, `future` has an impossible sequence number; "
         "`chatter` floods the command channel, `hoard` leaves more behind for the next worker than is kept; "
-        "`unplug` lists devices as a scout does, `write` speaks as the writer of CDI specifications.",
+        "`unplug` lists devices as a scout does, `write` speaks as the writer of CDI specifications; "
+        "`endless` and `endless-small` send one message that has no end.",
     )
     reason: Text = Field("", description="Text shown with the verdict.")
     takes_s: Annotated[float | None, duration("0ms", "1h")] = Field(

@@ -108,6 +108,16 @@ HEALTH_REFUSED = Metric("devd_health_refused_total", "counter", "Messages on the
 COMMANDS_REFUSED = Metric(
     "devd_commands_refused_total", "counter", "Messages on workers' command channels refused.", ("reason",)
 )
+MEMORY_ENDED = Metric(
+    "devd_memory_ended_total",
+    "counter",
+    "Workers and callers that were ended because the daemon's memory grew by what they sent.",
+)
+MEMORY_ACCEPTED = Metric(
+    "devd_memory_accepted_total",
+    "counter",
+    "Times that the daemon's memory had grown by more than it may and nobody was found who sent it.",
+)
 PEERS_REFUSED = Metric("devd_peers_refused_total", "counter", "Connections to devd's own sockets refused.", ("reason",))
 CONTROL_REQUESTS = Metric(
     "devd_control_requests_total",

@@ -103,6 +103,8 @@ def _counters(out: Page, counters: Tree) -> None:
     out.add(m.HEALTH_MESSAGES, counters["health_messages"])
     _by_reason(out, m.HEALTH_REFUSED, {**dict.fromkeys(HEALTH_REFUSALS, 0), **counters["health_refused"]})
     _by_reason(out, m.COMMANDS_REFUSED, {**dict.fromkeys(COMMAND_REFUSALS, 0), **counters["commands_refused"]})
+    out.add(m.MEMORY_ENDED, counters["memory_ended"])
+    out.add(m.MEMORY_ACCEPTED, counters["memory_accepted"])
     _by_reason(out, m.PEERS_REFUSED, {**dict.fromkeys(PEER_REFUSALS, 0), **counters["peers_refused"]})
     for result in ("answered", "refused"):
         out.add(m.CONTROL_REQUESTS, counters[f"control_{result}"], labels({"result": result}))

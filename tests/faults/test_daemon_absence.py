@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from devd.daemon.demo.rig import Rig
+from devd.ipc import environment
 from tests.faults.worlds import GRACE_S, SIM, scenario, sim, until
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
@@ -142,7 +143,11 @@ def test_wall_clock_that_jumps_turns_nothing(clock_library: Path, jump_s: int) -
         await rig.end_daemon()
         offset = rig.root / "offset"
         offset.write_text("0", encoding="ascii")
-        rig.environment = {"LD_PRELOAD": str(clock_library), "CLOCK_OFFSET": str(offset)}
+        rig.environment = {
+            "LD_PRELOAD": str(clock_library),
+            "CLOCK_OFFSET": str(offset),
+            environment.MORE: "CLOCK_OFFSET",
+        }
         rig.start_daemon()
         await rig.healthy(SIM, 2)
         before = len(rig.turns(SIM, "one"))

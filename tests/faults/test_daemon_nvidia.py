@@ -12,6 +12,7 @@ import pytest
 from devd.daemon import census
 from devd.daemon.demo.kubelet_rules import ContainerStartError
 from devd.daemon.demo.rig import Rig
+from devd.ipc import environment
 from tests.faults.worlds import until
 from tests.support import nvml_standin
 from tests.unit.workers.drivers import nvidia_tree
@@ -99,6 +100,7 @@ def scenario(config: str, play: Callable[[Rig, World], Awaitable[None]], *, heal
         rig.environment |= {
             "PYTHONPATH": str(PACKAGE),
             "GPU_WORLD": str(world.root),
+            environment.MORE: f"GPU_WORLD,{nvml_standin.VARIABLE}",
             nvml_standin.VARIABLE: str(world.script),
         }
         async with rig:

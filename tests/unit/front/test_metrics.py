@@ -33,6 +33,8 @@ COUNTERS: dict[str, Any] = {
     "health_messages": 1000,
     "health_refused": {"flood": 3, "a new reason": 1},
     "commands_refused": {"garbage": 5},
+    "memory_ended": 11,
+    "memory_accepted": 12,
     "peers_refused": {"unknown process": 2},
     "control_answered": 7,
     "control_refused": 1,
@@ -188,6 +190,8 @@ def test_counters_of_the_daemon() -> None:
     assert of(found, "devd_health_refused_total", reason="spoof") == 0
     assert of(found, "devd_commands_refused_total", reason="garbage") == 5
     assert of(found, "devd_commands_refused_total", reason="spoof") == 0
+    assert of(found, "devd_memory_ended_total") == 11
+    assert of(found, "devd_memory_accepted_total") == 12
     assert of(found, "devd_peers_refused_total", reason="unknown process") == 2
     assert of(found, "devd_peers_refused_total", reason="another's channel") == 0
     assert of(found, "devd_control_requests_total", result="answered") == 7
