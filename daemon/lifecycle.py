@@ -206,6 +206,11 @@ def _reset_finished(state: DeviceState, event: ev.ResetFinished, policy: Policy)
     return after, (record, *answers, *effects)
 
 
+def _died(state: DeviceState, event: ev.Died, policy: Policy) -> Step:
+    del event, policy
+    return replace(state, over=True), ()
+
+
 def _exited(state: DeviceState, event: ev.Exited, policy: Policy) -> Step:
     effects: tuple[ev.Effect, ...] = ()
     if state.phase is Phase.RESETTING:
@@ -333,7 +338,7 @@ def _serving_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
 
 def _resetting_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     story = lease.hang_story(state, at_s, policy.reset_timeout_s or 0.0)
-    reason = f"reset {story}" if state.activity else f"in its reset {story}"
+    reason = f"reset {story}" if state.activity and not state.over else f"in its reset {story}"
     return moves.kill(lease.end(state, reason), at_s, reason, inspect=True)
 
 
@@ -344,11 +349,7 @@ def _leaving_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
 
 def _stopping_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     del at_s, policy
-    fence = (
-        f"worker {state.pid} does not end after SIGKILL: fenced, nothing touches the device until the kernel lets it go"
-        if state.pid is not None
-        else "the fork server has not answered the order for its worker: the daemon's log tells more"
-    )
+    fence = moves.fence_story(state)
     cause = state.reason if not state.well and state.present else ""
     reason = f"{cause}; {fence}" if cause else fence
     state = replace(lease.end(state, reason), wedged=True, deadline_s=None)
@@ -402,6 +403,7 @@ TABLE: dict[type, dict[Phase, object]] = {
     ev.SpawnFailed: _row(ILLEGAL, STARTING=_spawn_failed, STOPPING=_spawn_failed),
     ev.Reported: _row(_drop, STARTING=_reported, SERVING=_reported, RESETTING=_reported_in_reset),
     ev.ResetFinished: _row(_drop, RESETTING=_reset_finished),
+    ev.Died: _row(_died, ABSENT=_drop, BACKOFF=_drop, FAILED=_drop),
     ev.Exited: _row(_exited, ABSENT=ILLEGAL, BACKOFF=ILLEGAL, FAILED=ILLEGAL),
     ev.Observed: _row(_drop, STOPPING=_observed),
     ev.Misbehaved: _row(_drop, STARTING=_misbehaved, SERVING=_misbehaved, RESETTING=_misbehaved, LEAVING=_misbehaved),

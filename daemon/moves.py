@@ -49,6 +49,7 @@ def spawn(state: DeviceState, at_s: float, effects: tuple[ev.Effect, ...]) -> St
         spawned_at_s=at_s,
         served_from_s=None,
         pid=None,
+        over=False,
         wedged=False,
         respawn=False,
         stale=False,
@@ -80,7 +81,7 @@ def ended(state: DeviceState, at_s: float, detail: str, policy: Policy, wait_s: 
     ``wait_s`` goes on top of the pause.
     """
     story = end_story(state, detail)
-    state = replace(state, pid=None, wedged=False, last_exit=detail, last_end=story, activity="")
+    state = replace(state, pid=None, over=False, wedged=False, last_exit=detail, last_end=story, activity="")
     if not state.wanted:
         state, answers = answer(state, ok=False, text="the device is being withdrawn")
         return enter(state, Phase.ABSENT, at_s, None), (*answers, ev.Forget())
@@ -112,6 +113,16 @@ def end_story(state: DeviceState, detail: str) -> str:
     if state.killed_for:
         return f"{detail}, by devd: {state.killed_for}" if detail == KILLED else f"{detail} ({state.killed_for})"
     return f"{detail}, not by devd: the kernel for want of memory, or another process" if detail == KILLED else detail
+
+
+def fence_story(state: DeviceState) -> str:
+    """Say what keeps a device whose worker was killed, and is not gone."""
+    if state.pid is None:
+        return "the fork server has not answered the order for its worker: the daemon's log tells more"
+    if state.over:
+        return f"worker {state.pid} is dead, but what it started is not, or nobody has told its end: fenced until then"
+    end = f"worker {state.pid} does not end after SIGKILL"
+    return f"{end}: fenced, nothing touches the device until the kernel lets it go"
 
 
 def give_up(state: DeviceState, at_s: float, story: str, policy: Policy) -> Step:

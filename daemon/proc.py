@@ -18,7 +18,7 @@ STATES = {
     "D": "in uninterruptible sleep",
     "T": "stopped",
     "t": "traced",
-    "Z": "zombie",
+    "Z": "dead, its end not collected yet",
     "X": "dead",
     "I": "idle",
 }
@@ -54,6 +54,11 @@ def contradicted(pid: int, claimed: Collection[str], uid: int) -> str:
         "identity": fields.get("Uid", "").split()[:2] == [str(uid)] * 2,
     }
     return next((layer for layer, there in seen.items() if layer in claimed and not there), "")
+
+
+def stopped(pid: int) -> bool:
+    """Return whether a process was stopped (SIGSTOP) or is held by a debugger."""
+    return _state(pid) in {"T", "t"}
 
 
 def start_time_ticks(pid: int) -> int | None:

@@ -278,6 +278,10 @@ class Supervisor:
         """Take note that a worker could not be made."""
         self.send(device, ev.SpawnFailed(self.now(), incarnation, reason))
 
+    def died(self, device: str, incarnation: int) -> None:
+        """Take note that a worker's process has ended."""
+        self.send(device, ev.Died(self.now(), incarnation))
+
     def exited(self, device: str, incarnation: int, end: End) -> None:
         """Take note of a worker's end and write its crash record."""
         charge = self._charges.get(device)

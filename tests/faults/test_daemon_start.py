@@ -1,4 +1,4 @@
-"""devd starts beside a device that is bad from the beginning: the others are there as soon as they have their verdicts."""
+"""devd starts beside a device that is bad from the beginning: the others are there with their own verdicts."""
 
 import pytest
 

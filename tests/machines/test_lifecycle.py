@@ -434,6 +434,15 @@ class LifecycleMachine(RuleBasedStateMachine):
             assert judged or ordered or "ended" in self.state.reason, "a death is not told"
             assert self.state.phase is Phase.BACKOFF or self.state.last_end in self.state.reason
 
+    @precondition(lambda self: bool(self.books.live))
+    @rule()
+    def worker_dies(self) -> None:
+        """See a worker's process end, and not yet that all of its group has: nothing follows from that."""
+        spawned, well = list(self.books.spawned), self.books.well(self.now_s)
+        self._send(ev.Died(self.now_s, min(self.books.live)))
+        assert self.books.spawned == spawned
+        assert self.state.well == well
+
     @precondition(lambda self: bool(self.reset_orders))
     @rule(ok=st.booleans())
     def reset_ends(self, ok: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
@@ -607,7 +616,12 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.books.served_from_s = None
 
     def _on_kill(self, incarnation: int, reason: str) -> None:
-        if "hung" in reason or "silent" in reason or ("first word" in reason and not self.books.well(self.now_s)):
+        if (
+            "hung" in reason
+            or "silent" in reason
+            or "dead" in reason
+            or ("first word" in reason and not self.books.well(self.now_s))
+        ):
             self.books.lease_ends()
         if incarnation in self.books.live:
             self.books.dying.add(incarnation)
