@@ -33,13 +33,14 @@ Step = moves.Step
 Handler = Callable[[DeviceState, ev.Event, Policy], Step]
 
 
-def birth(device: str, at_s: float, policy: Policy, memory: Memory = BLANK) -> Step:
+def birth(device: str, at_s: float, policy: Policy, memory: Memory = BLANK, salt: int = 0) -> Step:
     """Return the state of a device that was just discovered, and the order for its first worker.
 
     There is none yet where an earlier daemon's worker still holds the device (``memory.worker`` is incarnation 0 and
-    its Exited follows), or where the device had been given up: that goes on.
+    its Exited follows), or where the device had been given up: that goes on. ``salt`` is any number
+    that other nodes and other runs of devd do not have.
     """
-    state = DeviceState(id=device, phase=Phase.ABSENT, incarnation=0, since_s=at_s)
+    state = DeviceState(id=device, phase=Phase.ABSENT, incarnation=0, since_s=at_s, salt=salt)
     state = replace(state, cordon=memory.cordon, falls=memory.falls, held=memory.held, failed=memory.failed)
     if memory.worker is not None:
         return _fenced(state, at_s, memory.worker)

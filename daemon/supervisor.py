@@ -5,6 +5,7 @@ loop and nothing here blocks.
 """
 
 import logging
+import secrets
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator, Mapping
@@ -71,6 +72,7 @@ class Supervisor:
         self._tell = tell
         self._charges: dict[str, Charge] = {}
         self._crowd = Crowd()
+        self._salt = secrets.randbits(32)
         self.turns = Turns(loop)
         self._deadlines = Deadlines(loop, self.turns, self._charges, self.send)
         self.workforce = Workforce(loop, context, layout, auth, self, self.turns)
@@ -85,7 +87,7 @@ class Supervisor:
             self.send(device, ev.Found(self.now()))
             return
         memory = self._keeper.recall(device)
-        state, effects = lifecycle.birth(device, self.now(), policy, memory)
+        state, effects = lifecycle.birth(device, self.now(), policy, memory, self._salt)
         charge = Charge(resource, state, policy, make_spec, since_wall_s=time.time())
         self._charges[device] = charge
         if state.decided:

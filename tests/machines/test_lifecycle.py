@@ -211,6 +211,7 @@ class Ledger:
         elif not stable and not self.retried:
             grown_s = min(2 * self.pause_s, POLICY.backoff_max_s * (1 - moves.BACKOFF_JITTER))
             assert pause_s >= grown_s - 1e-6, "the pause did not grow inside a crash loop"
+            assert pause_s >= self.pause_s - 1e-6, "the pause shrank inside a crash loop"
         assert pause_s >= POLICY.backoff_s * (1 - moves.BACKOFF_JITTER), "restarted without a pause"
         self.pause_s = 0.0 if gave_up or stable else pause_s
         self.retried = gave_up
@@ -236,13 +237,15 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.reset_orders: list[tuple[int, int]] = []
         self.waiters = 0
 
-    @initialize(policy=st.sampled_from([POLICY, FLAP_POLICY]), memory=st.sampled_from(MEMORIES))
-    def begin(self, policy: Policy, memory: Memory) -> None:
+    @initialize(
+        policy=st.sampled_from([POLICY, FLAP_POLICY]), memory=st.sampled_from(MEMORIES), salt=st.sampled_from(range(8))
+    )
+    def begin(self, policy: Policy, memory: Memory, salt: int) -> None:
         """Discover the device; an earlier daemon may have known it."""
-        self.policy = policy
+        self.policy, self.salt = policy, salt
         self.books = Ledger(policy)
         self.books.remember(memory, self.now_s)
-        self.state, effects = lifecycle.birth("dev", self.now_s, policy, memory)
+        self.state, effects = lifecycle.birth("dev", self.now_s, policy, memory, salt)
         self._take(effects)
         assert remembered(self.state) == memory, "something was forgotten at birth"
         known_bad = bool(memory.failed) or memory.worker is not None
@@ -537,7 +540,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     def rediscovered(self) -> None:
         """Find the device again after all of it was forgotten."""
         self.reset_orders = []
-        self.begin(self.policy, replace(remembered(self.state), worker=None))
+        self.begin(self.policy, replace(remembered(self.state), worker=None), self.salt)
 
     @precondition(lambda self: bool(self.books.live - self.books.dying))
     @rule()
