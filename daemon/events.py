@@ -81,6 +81,14 @@ class ResetFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class Died:
+    """The worker's process has ended. That alone lets no other start: Exited says when nothing of it is left."""
+
+    at_s: float
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Exited:
     """The worker and all of its process group are gone. ``detail`` says how ("killed by SIGSEGV").
 
@@ -181,6 +189,7 @@ Event = (
     | SpawnFailed
     | Reported
     | ResetFinished
+    | Died
     | Exited
     | Observed
     | Misbehaved

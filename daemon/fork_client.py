@@ -17,11 +17,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from devd.daemon.fork_watch import ForkWatch
 from devd.daemon.turns import Turns
 from devd.ipc import codec
 from devd.ipc.environment import for_workers
 from devd.ipc.errors import ProtocolError
-from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, WorkerSpec
+from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, Ping, Pong, WorkerSpec
 
 MAX_PACKET_BYTES = 256 * 1024
 """Largest packet either side sends: a WorkerSpec with a long script is some kilobytes."""
@@ -72,6 +73,7 @@ class ForkClient:
         self._closed = False
         self._writing = False
         self._next_id = 0
+        self._watch = ForkWatch(loop, self._ask, self._lost)
         self.pid: int | None = None
         self.restarts = -1
 
@@ -94,6 +96,7 @@ class ForkClient:
         self._socket = ours
         self._started_at_s = self._loop.time()
         self.restarts += 1
+        self._watch.begin(self.pid)
         self._loop.add_reader(ours.fileno(), self._readable)
         self._flush()
 
@@ -103,6 +106,10 @@ class ForkClient:
         self._waiting.append(Order(self._next_id, spec, gate_fd, stderr_fd))
         self._flush()
         return self._next_id
+
+    def await_end(self, pid: int) -> None:
+        """Take note that a worker has ended: the fork server is to tell how."""
+        self._watch.awaits(("end", pid))
 
     def note_exit(self, status: int) -> None:
         """Take note that the fork server's process ended; the front's reaper calls this."""
@@ -152,8 +159,15 @@ class ForkClient:
                 return
             self._waiting.popleft()
             self._taken.add(order.request_id)
+            self._watch.awaits(("order", order.request_id))
             _close_order(order)
         self._watch_writable(on=False)
+
+    def _ask(self) -> None:
+        """Have the fork server say something. One whose socket is full is asked by that."""
+        if self._socket is not None and not self._writing:
+            with suppress(OSError):
+                self._socket.send(codec.encode(Ping()))
 
     def _watch_writable(self, *, on: bool) -> None:
         if self._socket is None or on == self._writing:
@@ -188,7 +202,7 @@ class ForkClient:
 
     def _handle(self, data: bytes, fds: list[int]) -> None:
         try:
-            message: Forked | ForkFailed | ChildExit = codec.decode(data, Forked, ForkFailed, ChildExit)
+            message: Forked | ForkFailed | ChildExit | Pong = codec.decode(data, Forked, ForkFailed, ChildExit, Pong)
         except ProtocolError as error:
             for fd in fds:
                 os.close(fd)
@@ -196,19 +210,25 @@ class ForkClient:
             return
         if isinstance(message, Forked) and len(fds) == 1:
             self._taken.discard(message.request_id)
+            self._watch.heard(("order", message.request_id))
             self._events.forked(message.request_id, message.pid, fds[0])
             return
         for fd in fds:
             os.close(fd)
         if isinstance(message, ForkFailed):
             self._taken.discard(message.request_id)
+            self._watch.heard(("order", message.request_id))
             self._events.failed(message.request_id, message.reason)
         elif isinstance(message, ChildExit):
+            self._watch.heard(("end", message.pid))
             self._events.exited(message)
+        else:
+            self._watch.heard()
 
     # ---- its death ----
 
     def _disconnect(self) -> None:
+        self._watch.end()
         if self._socket is None:
             return
         self._watch_writable(on=False)

@@ -36,9 +36,26 @@ def most_sequence(age_s: float) -> float:
 
 
 @dataclass(slots=True)
-class _Bucket:
-    tokens: float
+class Budget:
+    """What a device's worker may still send: ``tokens``, filled up with time. A refused message costs nothing."""
+
     filled_at_s: float
+    tokens: float = BURST
+    incarnation: int = 0
+
+    def allows(self, now_s: float, incarnation: int) -> bool:
+        """Count a message that says to be of this incarnation (0: it does not say); return whether it is within bounds.
+
+        A new worker owes nothing for the last one. One that lies about its incarnation is refused for that.
+        """
+        if incarnation > self.incarnation:
+            self.tokens, self.incarnation = BURST, incarnation
+        self.tokens = min(BURST, self.tokens + (now_s - self.filled_at_s) * RATE_PER_S)
+        self.filled_at_s = now_s
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
 
 
 class HealthFeed:
@@ -57,7 +74,7 @@ class HealthFeed:
         self._turns = turns
         self._reported = reported
         self._misbehaved = misbehaved
-        self._buckets: dict[str, _Bucket] = {}
+        self._budgets: dict[str, Budget] = {}
         self._refused: Counter[str] = Counter()
         self.received = 0
         loop.add_reader(subscriber.fd, self._readable)
@@ -75,7 +92,7 @@ class HealthFeed:
 
     def forget(self, device: str) -> None:
         """Drop what is remembered of a device."""
-        self._buckets.pop(device, None)
+        self._budgets.pop(device, None)
 
     def close(self) -> None:
         """Stop reading."""
@@ -101,11 +118,12 @@ class HealthFeed:
         if not device:
             self._refused["unknown sender"] += 1
             return
-        if not self._within_rate(device, now_s):
+        message = received.message
+        incarnation = message.incarnation if isinstance(message, Health) else 0
+        if not self._budgets.setdefault(device, Budget(now_s)).allows(now_s, incarnation):
             self._refused["flood"] += 1
             self._misbehaved(device, f"sent more than {RATE_PER_S:g} messages a second")
             return
-        message = received.message
         if not isinstance(message, Health):
             self._refused["garbage"] += 1
             self._misbehaved(device, received.error or "sent something that is no health message")
@@ -117,10 +135,3 @@ class HealthFeed:
         refusal = self._reported(device, message)
         if refusal:
             self._refused[refusal] += 1
-
-    def _within_rate(self, device: str, now_s: float) -> bool:
-        bucket = self._buckets.setdefault(device, _Bucket(BURST, now_s))
-        bucket.tokens = min(BURST, bucket.tokens + (now_s - bucket.filled_at_s) * RATE_PER_S)
-        bucket.filled_at_s = now_s
-        bucket.tokens -= 1
-        return bucket.tokens > 0

@@ -147,6 +147,8 @@ def expiry_story(state: DeviceState, at_s: float) -> str:
 
 def hang_story(state: DeviceState, at_s: float, allowed_s: float) -> str:
     """Say what has not returned, and for how long."""
+    if state.over:
+        return "its worker is dead, and nobody has told its end"
     if not state.activity:
         return f"its worker has been silent for {at_s - state.heard_s:.1f} s between calls"
     return f"hung: {state.activity} has not returned for {at_s - state.activity_at_s:.1f} s (allowed {allowed_s:g} s)"

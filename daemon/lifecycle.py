@@ -33,13 +33,14 @@ Step = moves.Step
 Handler = Callable[[DeviceState, ev.Event, Policy], Step]
 
 
-def birth(device: str, at_s: float, policy: Policy, memory: Memory = BLANK) -> Step:
+def birth(device: str, at_s: float, policy: Policy, memory: Memory = BLANK, salt: int = 0) -> Step:
     """Return the state of a device that was just discovered, and the order for its first worker.
 
     There is none yet where an earlier daemon's worker still holds the device (``memory.worker`` is incarnation 0 and
-    its Exited follows), or where the device had been given up: that goes on.
+    its Exited follows), or where the device had been given up: that goes on. ``salt`` is any number
+    that other nodes and other runs of devd do not have.
     """
-    state = DeviceState(id=device, phase=Phase.ABSENT, incarnation=0, since_s=at_s)
+    state = DeviceState(id=device, phase=Phase.ABSENT, incarnation=0, since_s=at_s, salt=salt)
     state = replace(state, cordon=memory.cordon, falls=memory.falls, held=memory.held, failed=memory.failed)
     if memory.worker is not None:
         return _fenced(state, at_s, memory.worker)
@@ -206,6 +207,11 @@ def _reset_finished(state: DeviceState, event: ev.ResetFinished, policy: Policy)
     return after, (record, *answers, *effects)
 
 
+def _died(state: DeviceState, event: ev.Died, policy: Policy) -> Step:
+    del event, policy
+    return replace(state, over=True), ()
+
+
 def _exited(state: DeviceState, event: ev.Exited, policy: Policy) -> Step:
     effects: tuple[ev.Effect, ...] = ()
     if state.phase is Phase.RESETTING:
@@ -333,7 +339,7 @@ def _serving_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
 
 def _resetting_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     story = lease.hang_story(state, at_s, policy.reset_timeout_s or 0.0)
-    reason = f"reset {story}" if state.activity else f"in its reset {story}"
+    reason = f"reset {story}" if state.activity and not state.over else f"in its reset {story}"
     return moves.kill(lease.end(state, reason), at_s, reason, inspect=True)
 
 
@@ -344,11 +350,7 @@ def _leaving_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
 
 def _stopping_due(state: DeviceState, at_s: float, policy: Policy) -> Step:
     del at_s, policy
-    fence = (
-        f"worker {state.pid} does not end after SIGKILL: fenced, nothing touches the device until the kernel lets it go"
-        if state.pid is not None
-        else "the fork server has not answered the order for its worker: the daemon's log tells more"
-    )
+    fence = moves.fence_story(state)
     cause = state.reason if not state.well and state.present else ""
     reason = f"{cause}; {fence}" if cause else fence
     state = replace(lease.end(state, reason), wedged=True, deadline_s=None)
@@ -402,6 +404,7 @@ TABLE: dict[type, dict[Phase, object]] = {
     ev.SpawnFailed: _row(ILLEGAL, STARTING=_spawn_failed, STOPPING=_spawn_failed),
     ev.Reported: _row(_drop, STARTING=_reported, SERVING=_reported, RESETTING=_reported_in_reset),
     ev.ResetFinished: _row(_drop, RESETTING=_reset_finished),
+    ev.Died: _row(_died, ABSENT=_drop, BACKOFF=_drop, FAILED=_drop),
     ev.Exited: _row(_exited, ABSENT=ILLEGAL, BACKOFF=ILLEGAL, FAILED=ILLEGAL),
     ev.Observed: _row(_drop, STOPPING=_observed),
     ev.Misbehaved: _row(_drop, STARTING=_misbehaved, SERVING=_misbehaved, RESETTING=_misbehaved, LEAVING=_misbehaved),

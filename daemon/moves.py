@@ -17,7 +17,7 @@ LEAVE_TIMEOUT_S = 1.0
 WEDGED_AFTER_S = 2.0
 """After SIGKILL a process is gone in about a millisecond; one that is still there after this hangs in the kernel."""
 BACKOFF_JITTER = 0.25
-"""Up to this share of a delay is taken off, by device id, so that devices that died together do not come back so."""
+"""Up to this share of a delay is taken off, so that devices and nodes that fell together do not come back so."""
 
 KILLED = "killed by SIGKILL"
 """How a worker's end is told that nobody but another process, or the kernel for want of memory, can have brought about
@@ -26,10 +26,13 @@ where devd has not."""
 Step = tuple[DeviceState, tuple[ev.Effect, ...]]
 
 
-def backoff_s(device: str, streak: int, policy: Policy) -> float:
-    """Return the pause before restart number ``streak`` (from 1) of a crash loop. Never shrinks as streak grows."""
+def backoff_s(loop: str, streak: int, policy: Policy) -> float:
+    """Return the pause before restart number ``streak`` (from 1) of a crash loop. Never shrinks as streak grows.
+
+    ``loop`` names the loop: the jitter is another one in each, and the same all through one.
+    """
     doublings = min(streak - 1, 30)  # 2^30 seconds are past any configured maximum
-    jitter = zlib.crc32(device.encode()) / 2**32
+    jitter = zlib.crc32(loop.encode()) / 2**32
     return float(min(policy.backoff_max_s, policy.backoff_s * 2**doublings) * (1 - BACKOFF_JITTER * jitter))
 
 
@@ -49,6 +52,7 @@ def spawn(state: DeviceState, at_s: float, effects: tuple[ev.Effect, ...]) -> St
         spawned_at_s=at_s,
         served_from_s=None,
         pid=None,
+        over=False,
         wedged=False,
         respawn=False,
         stale=False,
@@ -80,7 +84,7 @@ def ended(state: DeviceState, at_s: float, detail: str, policy: Policy, wait_s: 
     ``wait_s`` goes on top of the pause.
     """
     story = end_story(state, detail)
-    state = replace(state, pid=None, wedged=False, last_exit=detail, last_end=story, activity="")
+    state = replace(state, pid=None, over=False, wedged=False, last_exit=detail, last_end=story, activity="")
     if not state.wanted:
         state, answers = answer(state, ok=False, text="the device is being withdrawn")
         return enter(state, Phase.ABSENT, at_s, None), (*answers, ev.Forget())
@@ -91,10 +95,12 @@ def ended(state: DeviceState, at_s: float, detail: str, policy: Policy, wait_s: 
     # Time in which it never reported proves nothing.
     stable = state.served_from_s is not None and at_s - state.served_from_s >= policy.window_s
     exits = (*(one for one in state.exits if one > at_s - policy.window_s), at_s)
+    streak = 1 if stable else state.streak + 1
     state = replace(
         state,
         exits=exits,
-        streak=1 if stable else state.streak + 1,
+        streak=streak,
+        loop_from=state.incarnation if streak == 1 else state.loop_from,
         probation=state.probation and not stable,
     )
     if state.probation or len(exits) > policy.intensity:
@@ -102,7 +108,7 @@ def ended(state: DeviceState, at_s: float, detail: str, policy: Policy, wait_s: 
     if not state.decided:
         died = f"{len(exits)} times in {policy.window_s:g} s, last: {story}" if len(exits) > 1 else story
         state = replace(state, reason=f"its worker ended before its first probe had: {died}; another one is tried")
-    pause_s = backoff_s(state.id, state.streak, policy) + wait_s
+    pause_s = backoff_s(f"{state.salt}/{state.id}/{state.loop_from}", state.streak, policy) + wait_s
     record = ev.Record("restart", f"worker {story}; the next one starts in {pause_s:.1f} s")
     return enter(state, Phase.BACKOFF, at_s, at_s + pause_s), (record,)
 
@@ -112,6 +118,16 @@ def end_story(state: DeviceState, detail: str) -> str:
     if state.killed_for:
         return f"{detail}, by devd: {state.killed_for}" if detail == KILLED else f"{detail} ({state.killed_for})"
     return f"{detail}, not by devd: the kernel for want of memory, or another process" if detail == KILLED else detail
+
+
+def fence_story(state: DeviceState) -> str:
+    """Say what keeps a device whose worker was killed, and is not gone."""
+    if state.pid is None:
+        return "the fork server has not answered the order for its worker: the daemon's log tells more"
+    if state.over:
+        return f"worker {state.pid} is dead, but what it started is not, or nobody has told its end: fenced until then"
+    end = f"worker {state.pid} does not end after SIGKILL"
+    return f"{end}: fenced, nothing touches the device until the kernel lets it go"
 
 
 def give_up(state: DeviceState, at_s: float, story: str, policy: Policy) -> Step:

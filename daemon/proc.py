@@ -20,7 +20,7 @@ STATES = {
     "D": "in uninterruptible sleep",
     "T": "stopped",
     "t": "traced",
-    "Z": "zombie",
+    "Z": "dead, its end not collected yet",
     "X": "dead",
     "I": "idle",
 }
@@ -62,6 +62,11 @@ def used_s(pid: int) -> float:
     """Return the processor time a process and its threads have used, in seconds; 0.0 for one that is gone."""
     fields = _stat_fields(pid)
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S if fields else 0.0
+
+
+def stopped(pid: int) -> bool:
+    """Return whether a process was stopped (SIGSTOP) or is held by a debugger."""
+    return _state(pid) in {"T", "t"}
 
 
 def start_time_ticks(pid: int) -> int | None:

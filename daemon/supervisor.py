@@ -5,6 +5,7 @@ loop and nothing here blocks.
 """
 
 import logging
+import secrets
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator, Mapping
@@ -74,6 +75,7 @@ class Supervisor:
         self._tell = tell
         self._charges: dict[str, Charge] = {}
         self._crowd = Crowd()
+        self._salt = secrets.randbits(32)
         self.turns = Turns(loop)
         self._deadlines = Deadlines(loop, self.turns, self._charges, self.send)
         self.workforce = Workforce(loop, context, layout, auth, self, self.turns)
@@ -88,7 +90,7 @@ class Supervisor:
             self.send(device, ev.Found(self.now()))
             return
         memory = self._keeper.recall(device)
-        state, effects = lifecycle.birth(device, self.now(), policy, memory)
+        state, effects = lifecycle.birth(device, self.now(), policy, memory, self._salt)
         charge = Charge(resource, state, policy, make_spec, since_wall_s=time.time())
         self._charges[device] = charge
         if state.decided:
@@ -280,6 +282,10 @@ class Supervisor:
     def spawn_failed(self, device: str, incarnation: int, reason: str) -> None:
         """Take note that a worker could not be made."""
         self.send(device, ev.SpawnFailed(self.now(), incarnation, reason))
+
+    def died(self, device: str, incarnation: int) -> None:
+        """Take note that a worker's process has ended."""
+        self.send(device, ev.Died(self.now(), incarnation))
 
     def exited(self, device: str, incarnation: int, end: End) -> None:
         """Take note of a worker's end and write its crash record."""

@@ -63,6 +63,9 @@ class Owner(Protocol):
     def spawn_failed(self, device: str, incarnation: int, reason: str) -> None:
         """Take note: there is no such worker and there will be none."""
 
+    def died(self, device: str, incarnation: int) -> None:
+        """Take note: the worker's process has ended; how, and whether all of its group has, comes with ``exited``."""
+
     def exited(self, device: str, incarnation: int, end: End) -> None:
         """Take note: the worker and its process group are gone."""
 
@@ -204,7 +207,10 @@ class Workforce:
 
     def _pidfd_ended(self, handle: WorkerHandle) -> None:
         """Wait for the fork server's word on the exit, or collect it ourselves when there is no fork server."""
-        if not self.forks.alive:
+        self._owner.died(handle.device, handle.incarnation)
+        if self.forks.alive and handle.pid is not None:
+            self.forks.await_end(handle.pid)
+        else:
             self._collect(handle, "")
 
     def _collect(self, handle: WorkerHandle, detail: str) -> None:

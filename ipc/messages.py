@@ -359,6 +359,16 @@ class ChildExit:
     max_rss_kib: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """The front asks whether the fork server is there; Pong answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The fork server is there."""
+
+
 # ---- devd command line <-> front --------------------------------------------------------------------------------
 
 
@@ -397,6 +407,8 @@ MESSAGES: dict[str, type] = {
         Forked,
         ForkFailed,
         ChildExit,
+        Ping,
+        Pong,
         ControlRequest,
         ControlReply,
     )

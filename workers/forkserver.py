@@ -2,6 +2,7 @@
 
 ``python -m devd.workers.forkserver --fd N``: N is a SOCK_SEQPACKET socket to the front, one frame a packet. ``Fork``
 comes with two descriptors (the gate's read end, the worker's stderr); ``Forked`` goes back with the child's pidfd.
+``Ping`` is answered with ``Pong``.
 
 One thread, no ZeroMQ context, no device: what is imported here is what a worker needs, so that a fork is all it costs.
 When the front closes the socket, every child is killed and this process ends.
@@ -22,7 +23,19 @@ from dataclasses import dataclass
 
 from devd.ipc import codec
 from devd.ipc.errors import ProtocolError
-from devd.ipc.messages import ChildExit, Fork, Forked, ForkFailed, Inject, ProbeNow, Reset, Stop, WorkerSpec
+from devd.ipc.messages import (
+    ChildExit,
+    Fork,
+    Forked,
+    ForkFailed,
+    Inject,
+    Ping,
+    Pong,
+    ProbeNow,
+    Reset,
+    Stop,
+    WorkerSpec,
+)
 from devd.workers import linux, main, scout, scribe
 from devd.workers.birth import Role, become
 from devd.workers.children import GROUP_POLL_S, Children
@@ -94,7 +107,7 @@ class ForkServer:
 
     # ---- the front ----
 
-    def _answer(self, message: Forked | ForkFailed | ChildExit, pidfd: int | None = None) -> None:
+    def _answer(self, message: Forked | ForkFailed | ChildExit | Pong, pidfd: int | None = None) -> None:
         self._outbox.append(_Answer(codec.encode(message), pidfd))
 
     def _flush(self) -> None:
@@ -129,7 +142,10 @@ class ForkServer:
             self._flush()
 
     def _carry_out(self, packet: bytes, fds: list[int]) -> None:
-        order = codec.decode(packet, Fork)
+        order: Fork | Ping = codec.decode(packet, Fork, Ping)
+        if isinstance(order, Ping):
+            self._answer(Pong())
+            return
         if len(fds) != FDS_PER_FORK:
             reason = f"{len(fds)} of {FDS_PER_FORK} descriptors arrived: the fork server is at its limit of open files"
             self._answer(ForkFailed(order.request_id, reason))
@@ -178,7 +194,7 @@ def _warm_up() -> None:
         codec.decode(b"", Stop)
     except ProtocolError:
         traceback.format_exc()
-    for message in (Fork(0, spec), ProbeNow(), Reset(0, 0.0), Inject(None), Stop()):
+    for message in (Fork(0, spec), Ping(), ProbeNow(), Reset(0, 0.0), Inject(None), Stop()):
         codec.decode(codec.encode(message), type(message))
 
 

@@ -5,6 +5,8 @@ import shutil
 import signal
 from pathlib import Path
 
+import pytest
+
 from devd.daemon.demo.rig import Rig
 from tests.faults.worlds import SIM, alive, scenario, sim, until
 
@@ -51,3 +53,33 @@ def test_missing_program_file_costs_no_worker_that_runs() -> None:
 
 def _raw_log(rig: Rig) -> str:
     return (rig.root / "devd.log").read_text(encoding="utf-8", errors="replace")
+
+
+@pytest.mark.parametrize("awaited", ["end", "order"])
+def test_stopped_fork_server_is_given_up_and_costs_no_worker(awaited: str) -> None:
+    """A fork server that is stopped while a worker's end, or a new worker, is waited for is ended and replaced."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 2)
+        server, old, other = (
+            rig.status()["daemon"]["forkserver"]["pid"],
+            *(rig.device(n)["pid"] for n in ("one", "two")),
+        )
+        if awaited == "end":
+            os.kill(server, signal.SIGSTOP)
+            os.kill(old, signal.SIGKILL)
+        else:
+            os.kill(old, signal.SIGKILL)
+            await until(lambda: rig.device("one")["phase"] == "backoff", "its pause")
+            os.kill(server, signal.SIGSTOP)
+        await until(lambda: rig.status()["daemon"]["forkserver"]["pid"] not in (None, server), "a new fork server")
+        assert f"the fork server has not answered for 2 s: process {server} is stopped (T)" in _raw_log(rig)
+        await until(lambda: rig.device("one")["pid"] not in (None, old), "a new worker")
+        await until(lambda: rig.device("one")["phase"] == "serving", "its report")
+        assert not alive(server)
+        assert rig.device("two")["pid"] == other
+        assert {word for one in ("one", "two") for _at_s, word in rig.turns(SIM, one)} == {"Healthy"}
+
+    # The lease is long: on a busy machine a fork server may take seconds to be there.
+    more = "    restart: {backoff: 3s, backoff_max: 3s}\n"
+    scenario(sim("[{name: one}, {name: two}]", period="1s", timeout="30s", more=more), play)

@@ -1,4 +1,4 @@
-"""devd starts beside a device that is bad from the beginning: the others are there once they have their verdicts."""
+"""devd starts beside a device that is bad from the beginning: the others are there with their own verdicts."""
 
 import pytest
 

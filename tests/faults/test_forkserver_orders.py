@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import select
 import sys
 import time
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from devd.ipc.messages import Device, Node, ProbeNow, Reset, Stop
-from tests.support.forkbench import ForkBench, until
+from devd.ipc import codec
+from devd.ipc.messages import Device, Node, Ping, Pong, ProbeNow, Reset, Stop
+from tests.support.forkbench import WAIT_S, ForkBench, until
 
 NULL = Device("null", (Node("/dev/null", "char", 1, 3),), {"sysfs": "/sys/devices/virtual/mem/null"})
 
@@ -34,6 +36,13 @@ def test_probe_now_does_not_wait_for_the_period(bench: ForkBench) -> None:
     bench.until_verdict("sim0")
     bench.send(worker, ProbeNow())
     assert bench.until_verdict("sim0", 2).probe_count == 2
+
+
+def test_server_that_is_asked_answers(bench: ForkBench) -> None:
+    """Ping is answered with Pong: the front knows one that hangs by its silence."""
+    bench.front.send(codec.encode(Ping()))
+    assert select.select([bench.front], [], [], WAIT_S)[0]
+    assert codec.decode(bench.front.recv(4096), Pong) == Pong()
 
 
 def test_probes_keep_their_period(bench: ForkBench) -> None:

@@ -94,6 +94,8 @@ EXAMPLES: dict[str, object] = {
     "Forked": messages.Forked(1, 4711),
     "ForkFailed": messages.ForkFailed(1, "EAGAIN (Resource temporarily unavailable)"),
     "ChildExit": messages.ChildExit(4711, -1, 9, 0.5, 0.25, 20480),
+    "Ping": messages.Ping(),
+    "Pong": messages.Pong(),
     "ControlRequest": messages.ControlRequest("probe", {"device": "gpu-1"}),
     "ControlReply": messages.ControlReply(ok=True, error="", data={"devices": [], "version": 1}),
 }

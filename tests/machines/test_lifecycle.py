@@ -211,6 +211,7 @@ class Ledger:
         elif not stable and not self.retried:
             grown_s = min(2 * self.pause_s, POLICY.backoff_max_s * (1 - moves.BACKOFF_JITTER))
             assert pause_s >= grown_s - 1e-6, "the pause did not grow inside a crash loop"
+            assert pause_s >= self.pause_s - 1e-6, "the pause shrank inside a crash loop"
         assert pause_s >= POLICY.backoff_s * (1 - moves.BACKOFF_JITTER), "restarted without a pause"
         self.pause_s = 0.0 if gave_up or stable else pause_s
         self.retried = gave_up
@@ -236,13 +237,15 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.reset_orders: list[tuple[int, int]] = []
         self.waiters = 0
 
-    @initialize(policy=st.sampled_from([POLICY, FLAP_POLICY]), memory=st.sampled_from(MEMORIES))
-    def begin(self, policy: Policy, memory: Memory) -> None:
+    @initialize(
+        policy=st.sampled_from([POLICY, FLAP_POLICY]), memory=st.sampled_from(MEMORIES), salt=st.sampled_from(range(8))
+    )
+    def begin(self, policy: Policy, memory: Memory, salt: int) -> None:
         """Discover the device; an earlier daemon may have known it."""
-        self.policy = policy
+        self.policy, self.salt = policy, salt
         self.books = Ledger(policy)
         self.books.remember(memory, self.now_s)
-        self.state, effects = lifecycle.birth("dev", self.now_s, policy, memory)
+        self.state, effects = lifecycle.birth("dev", self.now_s, policy, memory, salt)
         self._take(effects)
         assert remembered(self.state) == memory, "something was forgotten at birth"
         known_bad = bool(memory.failed) or memory.worker is not None
@@ -434,6 +437,15 @@ class LifecycleMachine(RuleBasedStateMachine):
             assert judged or ordered or "ended" in self.state.reason, "a death is not told"
             assert self.state.phase is Phase.BACKOFF or self.state.last_end in self.state.reason
 
+    @precondition(lambda self: bool(self.books.live))
+    @rule()
+    def worker_dies(self) -> None:
+        """See a worker's process end, and not yet that all of its group has: nothing follows from that."""
+        spawned, well = list(self.books.spawned), self.books.well(self.now_s)
+        self._send(ev.Died(self.now_s, min(self.books.live)))
+        assert self.books.spawned == spawned
+        assert self.state.well == well
+
     @precondition(lambda self: bool(self.reset_orders))
     @rule(ok=st.booleans())
     def reset_ends(self, ok: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
@@ -528,7 +540,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     def rediscovered(self) -> None:
         """Find the device again after all of it was forgotten."""
         self.reset_orders = []
-        self.begin(self.policy, replace(remembered(self.state), worker=None))
+        self.begin(self.policy, replace(remembered(self.state), worker=None), self.salt)
 
     @precondition(lambda self: bool(self.books.live - self.books.dying))
     @rule()
@@ -607,7 +619,12 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.books.served_from_s = None
 
     def _on_kill(self, incarnation: int, reason: str) -> None:
-        if "hung" in reason or "silent" in reason or ("first word" in reason and not self.books.well(self.now_s)):
+        if (
+            "hung" in reason
+            or "silent" in reason
+            or "dead" in reason
+            or ("first word" in reason and not self.books.well(self.now_s))
+        ):
             self.books.lease_ends()
         if incarnation in self.books.live:
             self.books.dying.add(incarnation)

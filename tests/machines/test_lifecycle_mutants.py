@@ -51,7 +51,7 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "well = live",
     ),
     "restarts are not counted": ("len(exits) > policy.intensity", "False"),
-    "the pause shrinks": ("state.streak + 1,", "1,"),
+    "the pause shrinks": ("else state.streak + 1\n", "else 1\n"),
     "slow retry forgives at once": ("replace(state, probation=True)", "state"),
     "an absent device keeps its worker": (
         '    after, more = moves.leave(state, event.at_s, "no longer needed")\n    return after, (*effects, *more)',
@@ -97,6 +97,7 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "    if False:\n        died",
     ),
     "what devd ended a worker for is forgotten": ("    if state.killed_for:\n", "    if False:\n"),
+    "each pause has a jitter of its own": ("{state.loop_from}", "{state.incarnation}"),
     "a stale worker stays": ("    if not state.stale:\n", "    if True:\n"),
 }
 
