@@ -31,6 +31,7 @@ class Charge:
     asks_usage: bool = False
     simulated: bool = False
     injected: Fault | None = None
+    forgets: bool = False
     uid: int = -1
     since_wall_s: float = 0.0
     last_probe_wall_s: float = 0.0

@@ -128,6 +128,11 @@ class Supervisor:
         """Return what the last worker of a device left to its next, under an earlier devd as well."""
         return self._keeper.baseline(device)
 
+    def forget_baseline(self, device: str) -> None:
+        """Have a device's next worker begin without what its last one left: its counters count from then on."""
+        self._charges[device].forgets = True
+        self._record(device, "forgotten", "what its counters grew by until now is known: its next worker begins anew")
+
     def probe_now(self, device: str) -> bool:
         """Ask a device's worker to probe at once; False when none can be asked."""
         return self.workforce.send(device, ProbeNow())
@@ -167,6 +172,13 @@ class Supervisor:
         if device in self._charges:
             self._deadlines.arm(charge)
 
+    def _left_to(self, charge: Charge) -> Mapping[str, object]:
+        """Return what a device's next worker is told of its last one; nothing where that is to be forgotten."""
+        if charge.forgets:
+            charge.forgets = False
+            self._keeper.keep_baseline(charge.state.id, {})
+        return self._keeper.baseline(charge.state.id)
+
     def _note_changes(self, charge: Charge, before: DeviceState) -> None:
         after = charge.state
         if after.last is not before.last:
@@ -196,8 +208,7 @@ class Supervisor:
                     endpoint = self.workforce.socket_for_next()
                     spec = charge.make_spec(incarnation, self._health_endpoint, endpoint)
                     sandbox = {**spec.sandbox, **self._cgroups.options(device)}
-                    baseline = self._keeper.baseline(device)
-                    spec = replace(spec, sandbox=sandbox, baseline=baseline, injected=charge.injected)
+                    spec = replace(spec, sandbox=sandbox, baseline=self._left_to(charge), injected=charge.injected)
                     charge.simulated = spec.probe.get("kind") == "sim"
                     charge.asks_usage = spec.reset is not None and spec.reset.get("kind") == "driver"
                     uid = spec.sandbox.get("uid")
