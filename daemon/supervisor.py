@@ -24,6 +24,7 @@ from devd.daemon.device_state import DeviceState, Phase, Policy, remembered
 from devd.daemon.fences import Fences
 from devd.daemon.health_feed import most_sequence
 from devd.daemon.memory import baseline_fits
+from devd.daemon.stirring import Stirring
 from devd.daemon.turns import Turns
 from devd.daemon.workforce import End, Workforce
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
@@ -39,6 +40,7 @@ from devd.ipc.messages import (
     ProbeNow,
     Reset,
     ResetDone,
+    Stirred,
     Stop,
     Usage,
     Written,
@@ -71,6 +73,7 @@ class Supervisor:
         self._tell = tell
         self._charges: dict[str, Charge] = {}
         self._crowd = Crowd()
+        self._stirring = Stirring(self, self.now)
         self.turns = Turns(loop)
         self._deadlines = Deadlines(loop, self.turns, self._charges, self.send)
         self.workforce = Workforce(loop, context, layout, auth, self, self.turns)
@@ -322,7 +325,7 @@ class Supervisor:
         charge = self._charges.get(device)
         if charge is None or charge.state.incarnation != incarnation:
             return
-        claimed, own = (message.resource, charge.resource) if isinstance(message, Listing) else (message.device, device)
+        claimed, own = _speaker(message, charge)
         if claimed != own or message.incarnation != incarnation:
             detail = f"spoke for {claimed!r:.80}, incarnation {message.incarnation}"
             self.misbehaved(device, incarnation, detail)
@@ -338,6 +341,8 @@ class Supervisor:
                 self.send(device, done)
             case Listing():
                 self._tell.listed(device, message)
+            case Stirred():
+                self._stirring.take(message)
             case Findings():
                 self._found(charge, message)
             case Written():
@@ -391,3 +396,10 @@ class Supervisor:
         self._census.close()
         self._cgroups.close()
         self.workforce.close()
+
+
+def _speaker(message: FromWorker, charge: Charge) -> tuple[str, str]:
+    """Return for whom a message says it speaks, and for whom its sender may: a scout speaks for its resource."""
+    if isinstance(message, Listing | Stirred):
+        return message.resource, charge.resource
+    return message.device, charge.state.id

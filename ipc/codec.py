@@ -29,6 +29,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
 E = TypeVar("E")
+F = TypeVar("F")
 Check = Callable[[Any, str], Any]
 
 _FRAME_PARTS = 3
@@ -59,6 +60,10 @@ def decode(
 def decode(
     frame: bytes | memoryview, one: type[A], two: type[B], three: type[C], four: type[D], five: type[E], /
 ) -> A | B | C | D | E: ...
+@overload
+def decode(
+    frame: bytes | memoryview, one: type[A], two: type[B], three: type[C], four: type[D], five: type[E], six: type[F], /
+) -> A | B | C | D | E | F: ...
 def decode(frame: bytes | memoryview, /, *expected: type) -> object:
     """Return the message in a frame, one of the ``expected`` classes.
 

@@ -22,6 +22,7 @@ from devd.ipc.messages import (
     ProbeNow,
     Reset,
     ResetDone,
+    Stirred,
     Stop,
     ToWorker,
     WriteSpecs,
@@ -139,7 +140,7 @@ def _received(arrived: Arrived) -> Received:
     if arrived.error:
         return Received(arrived.identity, None, arrived.error)
     try:
-        message = codec.decode(arrived.frames[0], Hello, ResetDone, Listing, Findings, Written)
+        message = codec.decode(arrived.frames[0], Hello, ResetDone, Listing, Stirred, Findings, Written)
         return Received(arrived.identity, message, "")
     except ProtocolError as error:
         return Received(arrived.identity, None, str(error))

@@ -289,3 +289,25 @@ def test_uevent_brings_the_next_scan_forward() -> None:
         return lamp_config(room).replace("period: 500ms", "period: 1h")
 
     scenario(slow, play)
+
+
+@pytest.mark.skipif(not os.access(UEVENT, os.W_OK), reason="uevents may not be caused here")
+def test_kernels_word_of_a_change_does_not_wait_for_the_period() -> None:
+    """A uevent of a device that is listed has its worker probe at once, with an hour to the next probe and scan."""
+
+    async def play(rig: Rig, lamp: Path) -> None:
+        tell(lamp, "sysfs", "/sys/devices/virtual/mem/null")
+        cause_uevent()
+        await until(lambda: "sysfs" in rig.device("one")["properties"], "the device's directory in the status")
+        tell(lamp, "light", "off")
+        cause_uevent()
+        await rig.unhealthy(LAMPS)
+        tell(lamp, "light", "on ")
+        cause_uevent()
+        await rig.healthy(LAMPS)
+
+    def slow(room: Path) -> str:
+        (room / "one" / "sysfs").write_text("/sys/nowhere/that/can/change\n")
+        return lamp_config(room, period="1h").replace("period: 500ms", "period: 1h")
+
+    scenario(slow, play)

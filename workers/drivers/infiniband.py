@@ -183,5 +183,5 @@ DRIVER = DriverKind(
             lambda device, _tools: FunctionReset(device), allowed_function, "the PCI function, if it takes nobody along"
         ),
     },
-    uevents=("infiniband", "infiniband_verbs", "infiniband_mad", "net"),
+    uevents=("infiniband", "infiniband_verbs", "infiniband_mad", "net", "pci"),
 )

@@ -135,5 +135,5 @@ DRIVER = DriverKind(
             "the whole NVM subsystem, all its controllers",
         ),
     },
-    uevents=("nvme", "nvme-subsystem", "block"),
+    uevents=("nvme", "nvme-subsystem", "block", "pci"),
 )
