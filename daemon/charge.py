@@ -1,5 +1,6 @@
 """What the supervisor holds of each device or scout, and whom it asks and tells."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ class Charge:
     asks_usage: bool = False
     simulated: bool = False
     injected: Fault | None = None
+    forgets: bool = False
+    stirred_at_s: float = -math.inf
     uid: int = -1
     since_wall_s: float = 0.0
     last_probe_wall_s: float = 0.0

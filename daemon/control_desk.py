@@ -169,6 +169,8 @@ class ControlDesk:
         if charge is None or not isinstance(device, str):
             return ControlReply(ok=False, error=f"no device {device!r:.80}: 'devd status' lists them")
         reason = plain(str(request.args.get("reason", "")), REASON_CHARS)
+        if request.args.get("forget") is True:
+            reason = "its counters' baselines are forgotten"
         _log_order(caller, request.verb, device, reason)
         now_s = self._supervisor.now()
         orders: dict[str, ev.Event] = {
@@ -176,6 +178,8 @@ class ControlDesk:
             "cordon": ev.Cordoned(now_s, reason),
             "uncordon": ev.Uncordoned(now_s),
         }
+        if request.verb == "restart" and request.args.get("forget") is True:
+            self._supervisor.forget_baseline(device)
         if request.verb in orders:
             self._supervisor.send(device, orders[request.verb])
             return ControlReply(ok=True, error="")

@@ -25,6 +25,7 @@ from devd.daemon.device_state import DeviceState, Phase, Policy, remembered
 from devd.daemon.fences import Fences
 from devd.daemon.health_feed import most_sequence
 from devd.daemon.memory import baseline_fits
+from devd.daemon.stirring import Stirring
 from devd.daemon.turns import Turns
 from devd.daemon.workforce import End, Workforce
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
@@ -40,6 +41,7 @@ from devd.ipc.messages import (
     ProbeNow,
     Reset,
     ResetDone,
+    Stirred,
     Stop,
     Usage,
     Written,
@@ -76,6 +78,7 @@ class Supervisor:
         self._charges: dict[str, Charge] = {}
         self._crowd = Crowd()
         self._salt = secrets.randbits(32)
+        self._stirring = Stirring(self, self.now)
         self.turns = Turns(loop)
         self._deadlines = Deadlines(loop, self.turns, self._charges, self.send)
         self.workforce = Workforce(loop, context, layout, auth, self, self.turns)
@@ -133,6 +136,11 @@ class Supervisor:
         """Return what the last worker of a device left to its next, under an earlier devd as well."""
         return self._keeper.baseline(device)
 
+    def forget_baseline(self, device: str) -> None:
+        """Have a device's next worker begin without what its last one left: its counters count from then on."""
+        self._charges[device].forgets = True
+        self._record(device, "forgotten", "what its counters grew by until now is known: its next worker begins anew")
+
     def probe_now(self, device: str) -> bool:
         """Ask a device's worker to probe at once; False when none can be asked."""
         return self.workforce.send(device, ProbeNow())
@@ -172,6 +180,13 @@ class Supervisor:
         if device in self._charges:
             self._deadlines.arm(charge)
 
+    def _left_to(self, charge: Charge) -> Mapping[str, object]:
+        """Return what a device's next worker is told of its last one; nothing where that is to be forgotten."""
+        if charge.forgets:
+            charge.forgets = False
+            self._keeper.keep_baseline(charge.state.id, {})
+        return self._keeper.baseline(charge.state.id)
+
     def _note_changes(self, charge: Charge, before: DeviceState) -> None:
         after = charge.state
         if after.last is not before.last:
@@ -201,8 +216,7 @@ class Supervisor:
                     endpoint = self.workforce.socket_for_next()
                     spec = charge.make_spec(incarnation, self._health_endpoint, endpoint)
                     sandbox = {**spec.sandbox, **self._cgroups.options(device)}
-                    baseline = self._keeper.baseline(device)
-                    spec = replace(spec, sandbox=sandbox, baseline=baseline, injected=charge.injected)
+                    spec = replace(spec, sandbox=sandbox, baseline=self._left_to(charge), injected=charge.injected)
                     charge.simulated = spec.probe.get("kind") == "sim"
                     charge.asks_usage = spec.reset is not None and spec.reset.get("kind") == "driver"
                     uid = spec.sandbox.get("uid")
@@ -323,7 +337,7 @@ class Supervisor:
         charge = self._charges.get(device)
         if charge is None or charge.state.incarnation != incarnation:
             return ""
-        claimed, own = (message.resource, charge.resource) if isinstance(message, Listing) else (message.device, device)
+        claimed, own = _speaker(message, charge)
         if claimed != own or message.incarnation != incarnation:
             detail = f"spoke for {claimed!r:.80}, incarnation {message.incarnation}"
             self.misbehaved(device, incarnation, detail)
@@ -339,6 +353,8 @@ class Supervisor:
                 self.send(device, done)
             case Listing():
                 self._tell.listed(device, message)
+            case Stirred():
+                self._stirring.take(message)
             case Findings():
                 self._found(charge, message)
             case Written():
@@ -396,3 +412,10 @@ class Supervisor:
         self._census.close()
         self._cgroups.close()
         self.workforce.close()
+
+
+def _speaker(message: FromWorker, charge: Charge) -> tuple[str, str]:
+    """Return for whom a message says it speaks, and for whom its sender may: a scout speaks for its resource."""
+    if isinstance(message, Listing | Stirred):
+        return message.resource, charge.resource
+    return message.device, charge.state.id

@@ -24,6 +24,7 @@ from devd.ipc.messages import (
     Reset,
     ResetDone,
     Role,
+    Stirred,
     Stop,
     ToWorker,
     WriteSpecs,
@@ -40,7 +41,7 @@ LIMITS = Limits(message_bytes=MAX_COMMAND_BYTES, receive_queue=QUEUE, send_queue
 
 SAYS: Mapping[Role, tuple[type[FromWorker], ...]] = {
     "worker": (Hello, ResetDone, Findings),
-    "scout": (Hello, ResetDone, Listing, Findings),
+    "scout": (Hello, ResetDone, Listing, Stirred, Findings),
     "scribe": (Hello, ResetDone, Written, Findings),
 }
 """What each role may say. All speak of themselves; of a resource's devices its scout alone, of files the scribe alone:

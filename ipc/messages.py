@@ -183,6 +183,15 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Stirred:
+    """Devices of a scout's list of which the kernel told a change: their workers had better probe at once."""
+
+    resource: str
+    incarnation: int
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SpecFile:
     """One CDI specification: what the scribe was told last, and what stands in its file.
 
@@ -209,7 +218,7 @@ class Written:
     known: tuple[str, ...]
 
 
-FromWorker = Hello | ResetDone | Listing | Findings | Written
+FromWorker = Hello | ResetDone | Listing | Stirred | Findings | Written
 """What may come over a worker's own command channel."""
 
 
@@ -397,6 +406,7 @@ MESSAGES: dict[str, type] = {
         Findings,
         ResetDone,
         Listing,
+        Stirred,
         Written,
         ProbeNow,
         Reset,

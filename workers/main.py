@@ -1,5 +1,6 @@
 """The worker: one process for one device, running its probe on its period and its reset on the front's word."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -33,7 +34,11 @@ from devd.workers.sandbox.needs import NOTHING, SandboxNeeds, widened
 from devd.workers.sandbox.runtime import python_runtime
 
 EVENT_PAUSE_S = 0.1
-"""Least pause between a probe and the next that events call for: a device in trouble repeats itself."""
+"""Least pause between a probe and the next that an event calls for."""
+STORM_PAUSE_S = 0.5
+"""The same while events come without a calm between: a device in trouble repeats itself."""
+CALM_S = 1.0
+"""From one event to the next for the storm to be over."""
 RENEW_S = 20.0
 """Least life of a worker that never was of use and that only a new one can follow: that one may fare no better, and
 ends that come faster would look like a crash loop and hide the reason. The device's verdict is out all the while."""
@@ -58,11 +63,16 @@ class Worker:
         self._born_s = self.due_at_s = time.monotonic()
         self._was_of_use = False
         self._renewed = ""
+        self._called = False
+        self._called_at_s = -math.inf
 
     @property
     def watched(self) -> Mapping[int, Callable[[], None]]:
-        """Return the descriptor of the driver's events: one of them calls for a probe at once."""
-        fd = self._probe.fd if isinstance(self._probe, DriverProbe) else None
+        """Return the descriptor of the driver's events: one of them calls for a probe at once.
+
+        None while that probe is to come: it takes what waits, and until then nobody need be woken by it.
+        """
+        fd = self._probe.fd if isinstance(self._probe, DriverProbe) and not self._called else None
         return {} if fd is None else {fd: self._event}
 
     def run(self) -> None:
@@ -94,7 +104,13 @@ class Worker:
         return None
 
     def _event(self) -> None:
-        self.due_at_s = min(self.due_at_s, max(time.monotonic(), self._ended_s + EVENT_PAUSE_S))
+        """Bring the next probe forward, if the events are about this device."""
+        if not isinstance(self._probe, DriverProbe) or not self._probe.heard():
+            return
+        now_s = time.monotonic()
+        pause_s = EVENT_PAUSE_S if now_s - self._called_at_s >= CALM_S else STORM_PAUSE_S
+        self._called, self._called_at_s = True, now_s
+        self.due_at_s = min(self.due_at_s, max(now_s, self._ended_s + pause_s))
 
     def _tell_findings(self) -> None:
         """Send what the driver knows beside the verdict, if it changed."""
@@ -108,6 +124,7 @@ class Worker:
             self._channel.send(found)
 
     def _run_probe(self) -> None:
+        self._called = False
         began_s = self._report.begin(self._probe.activity)
         try:
             reason = self._probe.run(Call(self._report.say, began_s, self._spec.timeout_s))

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from devd.ipc import inotify
-from devd.ipc.messages import Device, Fault, Findings, Listing, Reset, ResetDone, WorkerSpec
+from devd.ipc.messages import Device, Fault, Findings, Listing, Reset, ResetDone, Stirred, WorkerSpec
+from devd.workers import stirred
 from devd.workers.channel import Channel
 from devd.workers.drivers import make_driver
 from devd.workers.drivers.base import Driver, Found
 from devd.workers.errors import explain
-from devd.workers.hw.uevents import Uevents
+from devd.workers.hw.uevents import Uevent, Uevents
 from devd.workers.loop import serve
 from devd.workers.report import Reporter
 from devd.workers.sandbox import refusal
@@ -54,6 +55,7 @@ class Watch:
         self._inotify: inotify.Inotify | None = None
         self._uevents: Uevents | None = None
         self._no_directories = self._no_uevents = ""
+        self._stirred: set[str] = set()
         try:
             self._inotify = inotify.Inotify() if directories else None
         except OSError as error:
@@ -95,9 +97,20 @@ class Watch:
                 break
             batch = self._uevents.read()
             changed = changed or batch.lost or bool(batch.events)
+            self._note(batch.events)
             if not batch.more:
                 break
         return changed
+
+    def take_stirred(self) -> frozenset[str]:
+        """Return the paths below /sys of what the kernel said that it changed, since the last call."""
+        found = frozenset(self._stirred)
+        self._stirred.clear()
+        return found
+
+    def _note(self, events: Sequence[Uevent]) -> None:
+        room = stirred.MAX_PATHS - len(self._stirred)
+        self._stirred.update([one.path for one in events if one.action in stirred.ACTIONS][:room])
 
     def close(self) -> None:
         """Close the inotify instance and the netlink socket."""
@@ -149,6 +162,7 @@ class Scout:
             return
         self._remember()
         self._send(found)
+        self._stir(found.devices)
         took_s = time.monotonic() - began_s
         if took_s > self._spec.timeout_s:
             self._end("fail", f"took {took_s:.1f} s, allowed {self._spec.timeout_s:g} s", began_s)
@@ -194,6 +208,12 @@ class Scout:
         spec = self._spec
         left_alone = tuple(sorted(self._driver.leave_alone))
         self._channel.send(Listing(spec.resource, spec.incarnation, self._seq, found.devices, problems, left_alone))
+
+    def _stir(self, devices: Sequence[Device]) -> None:
+        """Say which devices the kernel told a change of; no more often than scans are made."""
+        ids = stirred.whose(self._watch.take_stirred(), devices)
+        if ids:
+            self._channel.send(Stirred(self._spec.resource, self._spec.incarnation, ids))
 
     def _end(self, verdict: Literal["pass", "fail"], reason: str, began_s: float) -> None:
         self._report.verdict(verdict, reason, began_s)

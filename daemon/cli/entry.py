@@ -104,6 +104,8 @@ def build_parser() -> argparse.ArgumentParser:
         one.add_argument("device", metavar="DEVICE", help="id as 'devd status' shows it")
         if verb == "cordon":
             one.add_argument("--reason", default="", metavar="TEXT", help="shown wherever the device's health is")
+        if verb == "restart":
+            one.add_argument("--forget", action="store_true", help="count its errors from now on: what it had is known")
         if verb == "reset":
             one.add_argument("--force", action="store_true", help="whoever has it; a driver's own checks still hold")
         _runtime_argument(one)
@@ -280,7 +282,9 @@ def _status(arguments: argparse.Namespace) -> int:
 def _order(arguments: argparse.Namespace) -> int:
     from devd.daemon.cli.client import ask  # noqa: PLC0415 - ZeroMQ is for those who ask
 
-    order = {"device": arguments.device}
+    order: dict[str, object] = {"device": arguments.device}
+    if arguments.verb == "restart" and arguments.forget:
+        order["forget"] = True
     if arguments.verb == "cordon":
         order["reason"] = arguments.reason
     if arguments.verb == "reset":

@@ -137,7 +137,7 @@ class Rig:
         """Return ``devd status``. Raises IpcError when devd does not answer."""
         return dict(control_call(self.layout.control, ControlRequest("status"), STATUS_WITHIN_S).data)
 
-    def order(self, verb: str, device: str, **more: str) -> None:
+    def order(self, verb: str, device: str, **more: object) -> None:
         """Give devd an order about a device. Raises IpcError, or RuntimeError with devd's refusal."""
         self._ask(ControlRequest(verb, {"device": device, **more}))
 

@@ -171,6 +171,41 @@ def test_reset_that_works_is_a_new_baseline() -> None:
     scenario(lambda room: lamp_config(room, "    reset: {kind: driver, method: blind}\n"), play)
 
 
+def test_operators_reset_is_a_new_baseline() -> None:
+    """``devd reset`` forgives what the counters said before it, as a container's start does."""
+
+    async def play(rig: Rig, lamp: Path) -> None:
+        await until(lambda: bool(rig.device("one")["signals"]), "the first findings")
+        tell(lamp, "flickers", "9")
+        await rig.unhealthy(LAMPS)
+        order = asyncio.to_thread(rig.order, "reset", "one")
+        await order
+        await rig.healthy(LAMPS)
+
+    scenario(lambda room: lamp_config(room, "    reset: {kind: driver, method: blind}\n"), play)
+
+
+def test_operator_has_the_counters_begin_anew() -> None:
+    """Growth that is known is forgotten at the operator's word alone: a restart keeps it, ``--forget`` does not."""
+
+    async def play(rig: Rig, lamp: Path) -> None:
+        await until(lambda: bool(rig.device("one")["signals"]), "the first findings")
+        tell(lamp, "flickers", "9")
+        await rig.unhealthy(LAMPS)
+        before = rig.device("one")["pid"]
+        rig.order("restart", "one")
+        await until(lambda: rig.device("one")["pid"] not in {None, before}, "the next worker")
+        await until(lambda: "flickers grew by 4 (5 -> 9)" in rig.device("one")["reason"], "its word")
+        rig.order("restart", "one", forget=True)
+        await rig.healthy(LAMPS)
+        assert rig.journal("one", "forgotten") != []
+        tell(lamp, "flickers", "11")
+        await rig.unhealthy(LAMPS)
+        await until(lambda: "flickers grew by 2 (9 -> 11)" in rig.device("one")["reason"], "growth from then on")
+
+    scenario(lamp_config, play)
+
+
 def test_reset_is_refused_with_the_list_of_who_is_in_the_way() -> None:
     """A device that somebody uses is not reset: the worker cannot see other processes, the front tells it."""
 
@@ -252,5 +287,27 @@ def test_uevent_brings_the_next_scan_forward() -> None:
 
     def slow(room: Path) -> str:
         return lamp_config(room).replace("period: 500ms", "period: 1h")
+
+    scenario(slow, play)
+
+
+@pytest.mark.skipif(not os.access(UEVENT, os.W_OK), reason="uevents may not be caused here")
+def test_kernels_word_of_a_change_does_not_wait_for_the_period() -> None:
+    """A uevent of a device that is listed has its worker probe at once, with an hour to the next probe and scan."""
+
+    async def play(rig: Rig, lamp: Path) -> None:
+        tell(lamp, "sysfs", "/sys/devices/virtual/mem/null")
+        cause_uevent()
+        await until(lambda: "sysfs" in rig.device("one")["properties"], "the device's directory in the status")
+        tell(lamp, "light", "off")
+        cause_uevent()
+        await rig.unhealthy(LAMPS)
+        tell(lamp, "light", "on ")
+        cause_uevent()
+        await rig.healthy(LAMPS)
+
+    def slow(room: Path) -> str:
+        (room / "one" / "sysfs").write_text("/sys/nowhere/that/can/change\n")
+        return lamp_config(room, period="1h").replace("period: 500ms", "period: 1h")
 
     scenario(slow, play)

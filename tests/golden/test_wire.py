@@ -66,6 +66,7 @@ EXAMPLES: dict[str, object] = {
     "Listing": messages.Listing(
         "devd.io/gpu", 1, 2, (DEVICE, messages.Device("gpu-2")), ("/dev/gpu3: EACCES",), ("/dev/gpu7",)
     ),
+    "Stirred": messages.Stirred("devd.io/gpu", 1, ("gpu-1", "gpu-2")),
     "Written": messages.Written(
         "scribe:cdi/specs",
         1,

@@ -123,9 +123,9 @@ def allowed(device: Device) -> Allowance:
             *(f"/sys/class/net/{name}" for name in netdevs),
         ),
         execute=("devlink",) if address else (),
-        sockets=("AF_NETLINK",) if address else (),
+        sockets=("AF_NETLINK",) if address or netdevs else (),
         capabilities=("CAP_NET_ADMIN",) if address else (),
-        why="without devlink and its netlink socket the firmware's signals are not offered",
+        why="without netlink the firmware's signals (devlink) are not offered, and links are looked at with each probe",
     )
 
 
@@ -171,7 +171,7 @@ def allowed_function(device: Device) -> Allowance:
 DRIVER = DriverKind(
     discovery=InfinibandDriver,
     signals=SIGNALS,
-    watch=lambda device, tools: InfinibandSignals(device, baseline=tools.baseline, runner=tools.runner),
+    watch=lambda device, tools: InfinibandSignals(device, baseline=tools.baseline, runner=tools.runner, events=True),
     allowed=allowed,
     resets={
         "recover": ResetKind(
@@ -185,6 +185,6 @@ DRIVER = DriverKind(
             lambda device, _tools: FunctionReset(device), allowed_function, "the PCI function, if it takes nobody along"
         ),
     },
-    uevents=("infiniband", "infiniband_verbs", "infiniband_mad", "net"),
+    uevents=("infiniband", "infiniband_verbs", "infiniband_mad", "net", "pci"),
     places=(*PLACES, "/proc"),
 )

@@ -9,11 +9,12 @@ from pathlib import Path
 from devd.ipc.messages import Device
 from devd.workers.command import CommandRunner
 from devd.workers.drivers.signals import Signal
-from devd.workers.errors import SpecError
+from devd.workers.errors import SpecError, explain
 from devd.workers.hw import attributes, infiniband, nodes
 from devd.workers.hw.baseline import Rule
 from devd.workers.hw.counters import Counters
 from devd.workers.hw.devlink import Devlink, NoDevlinkError, Reporter
+from devd.workers.hw.rtnetlink import LinkChanges
 from devd.workers.params import Params
 from devd.workers.probes.base import Call
 
@@ -69,7 +70,10 @@ DEVLINK_TIMEOUT_S = 2.0
 
 
 class InfinibandSignals:
-    """The signals of one device, over the ports that its resource chose. Without a runner devlink is not asked."""
+    """The signals of one device, over the ports that its resource chose.
+
+    Without a runner devlink is not asked; with ``events`` links that change are heard of, until ``release``.
+    """
 
     def __init__(
         self,
@@ -79,6 +83,7 @@ class InfinibandSignals:
         baseline: Mapping[str, object] | None = None,
         runner: CommandRunner | None = None,
         devlink: str = "devlink",
+        events: bool = False,
     ) -> None:
         self._device = device
         self._root = root
@@ -86,6 +91,8 @@ class InfinibandSignals:
         self._ports = ports_of(device)
         self._counters = Counters(root, baseline)
         self._notes: dict[str, str] = {}
+        self._events = events
+        self._changes: LinkChanges | None = None
         handle = devlink_of(device)
         self._devlink = Devlink(runner, handle, devlink) if runner is not None and handle else None
         self._checks: Mapping[str, Callable[[], str]] = {
@@ -104,6 +111,7 @@ class InfinibandSignals:
     @property
     def offered(self) -> tuple[str, ...]:
         """Return the signals this device has; reads its ports, and asks devlink."""
+        self._listen()
         names = ["present", "identity", "node", "port-state"]
         if any(self._has_manager(port) for port in self._ports):
             names.append("subnet-manager")
@@ -129,6 +137,24 @@ class InfinibandSignals:
     def baseline(self) -> Mapping[str, object]:
         """Return the counters' baseline to keep for the next worker."""
         return self._counters.stored
+
+    @property
+    def fd(self) -> int | None:
+        """Return a descriptor that is readable when an interface of this network namespace has changed."""
+        return self._changes.fd if self._changes is not None else None
+
+    def heard(self) -> bool:
+        """Return whether one of the interfaces that changed is a port's."""
+        if self._changes is None:
+            return False
+        names = self._changes.drain()
+        return names is None or not names.isdisjoint(self._interfaces())
+
+    def release(self) -> None:
+        """Listen no more; the next question for the signals begins anew."""
+        if self._changes is not None:
+            self._changes.close()
+            self._changes = None
 
     def cured(self) -> None:
         """Take note that a reset has worked: the flaps and errors it caused itself are not the link's."""
@@ -200,6 +226,21 @@ class InfinibandSignals:
         if found is None:
             return f"has its interface {path.parent.name} set down"
         return f"has no carrier on {path.parent.name}" if found == "0" else ""
+
+    def _interfaces(self) -> list[str]:
+        found = (infiniband.interface(self._root, self._directory, port) for port in self._ports)
+        return [name for name in found if name]
+
+    def _listen(self) -> None:
+        """Hear of links that change from now on; where that is refused the period has to do."""
+        if not self._events or self._changes is not None or not self._interfaces():
+            return
+        try:
+            self._changes = LinkChanges()
+        except OSError as error:
+            self._notes["events"] = f"link changes are not heard of: {explain('socket', 'AF_NETLINK', error)}"
+        else:
+            self._notes.pop("events", None)
 
     # ---- counters -----------------------------------------------------------------------------------------------
 

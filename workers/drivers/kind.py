@@ -60,9 +60,14 @@ class Extras:
 
     @property
     def fd(self) -> int | None:
-        """Return a descriptor that is readable when a probe is called for; none by default."""
+        """Return a descriptor that is readable when something was heard between probes; none by default."""
         found: int | None = getattr(self._signals, "fd", None)
         return found
+
+    def heard(self) -> bool:
+        """Have what waits at ``fd`` taken, and return whether it calls for a probe; by default it is left, and does."""
+        method: Callable[[], bool] | None = getattr(self._signals, "heard", None)
+        return True if method is None else method()
 
     @property
     def stale(self) -> bool:

@@ -137,6 +137,6 @@ DRIVER = DriverKind(
             "the whole NVM subsystem, all its controllers",
         ),
     },
-    uevents=("nvme", "nvme-subsystem", "block"),
+    uevents=("nvme", "nvme-subsystem", "block", "pci"),
     places=(*PLACES, "/proc/swaps"),
 )

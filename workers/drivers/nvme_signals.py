@@ -3,7 +3,7 @@
 import errno
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from devd.ipc.messages import Device
@@ -79,7 +79,7 @@ class NvmeSignals:
         self._ways = self.controllers_of(device)
         self._read_page = read_page
         self._counters = Counters(root, baseline)
-        self._page: tuple[float, nvme_smart.Smart] | None = None
+        self._page: tuple[float, Way, nvme_smart.Smart] | None = None
         self._notes: dict[str, str] = {}
 
     @staticmethod
@@ -111,7 +111,7 @@ class NvmeSignals:
         return self._counters.stored
 
     def cured(self) -> None:
-        """Take note that a reset has worked: nothing changes, no reset mends media."""
+        """Take note that a reset has worked: nothing changes, no reset mends media. Only the operator forgets."""
 
     def check(self, name: str) -> str:
         """Return "" when a signal is well or not offered, else the reason. Raises OSError, SpecError."""
@@ -151,7 +151,7 @@ class NvmeSignals:
         if page is None:
             return ""
         if name == "media-errors":
-            return self._counters.judge(MEDIA_ERRORS, page.media_errors)
+            return self._media_errors(page)
         if name == "wear":
             return f"{page.used_percent}% of the endurance is used" if page.used_percent >= WORN_PERCENT else ""
         bit, words = _WARNINGS[name]
@@ -184,14 +184,32 @@ class NvmeSignals:
     def _state_of(self, way: Way) -> str:
         return nvme.state(attributes.under(self._root, way.sysfs))
 
+    def _media_errors(self, page: nvme_smart.Smart) -> str:
+        """Judge each controller's own count: the live one's by its page, the others' by what was seen last."""
+        asked = self._page[1] if self._page is not None else None
+        reasons = [
+            self._counters.judge(self._rule_of(way), page.media_errors)
+            if way == asked
+            else self._counters.judge_again(self._rule_of(way))
+            for way in self._ways
+        ]
+        return "; ".join(filter(None, reasons))
+
+    def _rule_of(self, way: Way) -> Rule:
+        """Return the rule for one controller's count; its number there outlives a reboot, its name does not."""
+        if len(self._ways) == 1:
+            return MEDIA_ERRORS
+        number = attributes.optional(attributes.under(self._root, way.sysfs) / "cntlid") or way.name
+        return replace(MEDIA_ERRORS, name=f"{MEDIA_ERRORS.name} of controller {number}")
+
     def _smart(self) -> nvme_smart.Smart | None:
         """Return the page of the live controller, None if it is not offered. Raises OSError."""
         way = self._live()
         if way is None:
             return None
         now_s = time.monotonic()
-        if self._page is not None and now_s - self._page[0] < PAGE_FRESH_S:
-            return self._page[1]
+        if self._page is not None and self._page[1] == way and now_s - self._page[0] < PAGE_FRESH_S:
+            return self._page[2]
         try:
             page = nvme_smart.parse(self._read_page(attributes.under(self._root, f"/dev/{way.name}"), PAGE_TIMEOUT_S))
         except (nvme_smart.NvmeStatusError, ValueError) as error:
@@ -203,7 +221,7 @@ class NvmeSignals:
             self._note("smart", f"not offered: {explain('health log page', f'/dev/{way.name}', error)}")
             return None
         self._note("smart", "")
-        self._page = (time.monotonic(), page)
+        self._page = (time.monotonic(), way, page)
         return page
 
     def _note(self, what: str, text: str) -> None:

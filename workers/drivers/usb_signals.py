@@ -9,6 +9,7 @@ from devd.ipc.messages import Device
 from devd.workers.drivers.signals import Signal
 from devd.workers.errors import SpecError, explain
 from devd.workers.hw import attributes, holders, nodes, usb, usb_calls
+from devd.workers.hw.attribute_watch import AttributeWatch
 from devd.workers.hw.baseline import Rule
 from devd.workers.hw.counters import Counters
 from devd.workers.params import Params
@@ -57,6 +58,7 @@ class UsbSignals:
         self._ttys = params.texts("ttys")
         self._directory = root / usb.DEVICES / self._name
         self._counters = Counters(root, baseline)
+        self._port = AttributeWatch()
         self._status = status
         self._modem_lines = modem_lines
         self._notes: dict[str, str] = {}
@@ -93,6 +95,19 @@ class UsbSignals:
     def baseline(self) -> Mapping[str, object]:
         """Return the counters' baseline to keep for the next worker."""
         return self._counters.stored
+
+    @property
+    def fd(self) -> int | None:
+        """Return a descriptor that is readable when the port's count of over-currents has changed."""
+        return self._port.fd
+
+    def heard(self) -> bool:
+        """Return whether it has."""
+        return self._port.heard()
+
+    def release(self) -> None:
+        """Watch the port no more; the next check begins anew."""
+        self._port.close()
 
     def cured(self) -> None:
         """Take the events counted so far as the new baseline: a reset has worked."""
@@ -157,7 +172,10 @@ class UsbSignals:
     def _over_currents(self) -> int | None:
         """Return how often the port was switched off for too much current, None if it does not count."""
         port = usb.port_directory(self._root, self._name)
-        return None if port is None else attributes.whole(port / "over_current_count")
+        if port is None:
+            return None
+        self._port.follow(port / "over_current_count")  # before it is read: nothing is missed in between
+        return attributes.whole(port / "over_current_count")
 
     def _tty(self) -> str:
         for path in self._ttys:

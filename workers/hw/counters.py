@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from devd.workers.hw import attributes
-from devd.workers.hw.baseline import Rule, judge, rebase
+from devd.workers.hw.baseline import Rule, judge, last_seen, rebase
 
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 
@@ -45,6 +45,11 @@ class Counters:
         else:
             self._notes.pop(rule.name, None)
         return judgement.reason
+
+    def judge_again(self, rule: Rule) -> str:
+        """Return what a counter's last value says, while there is no new one; "" where none was seen."""
+        value = last_seen(self._stored, rule.name)
+        return "" if value is None else self.judge(rule, value)
 
     def forget(self, names: Sequence[str]) -> None:
         """Take the next value of these counters as their baseline: a cure has worked."""

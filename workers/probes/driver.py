@@ -89,8 +89,12 @@ class DriverProbe:
 
     @property
     def fd(self) -> int | None:
-        """Return a descriptor that is readable when something calls for a probe at once; None without one."""
+        """Return a descriptor that is readable when something was heard between probes; None without one."""
         return self._extras.fd
+
+    def heard(self) -> bool:
+        """Return whether what waits at ``fd`` calls for a probe at once."""
+        return self._extras.heard()
 
     @property
     def stale(self) -> bool:

@@ -1,8 +1,8 @@
 """A third party's driver: each folder below a directory is a lamp; its files are what a real one's attributes would be.
 
 ``light`` says on or off, ``flickers`` counts, ``old`` says that the driver was changed beneath its worker; a byte in
-the pipe ``events`` calls for a probe at once. ``address`` is its address, ``circuit`` those of the lamps that go out
-with it. Nothing else is special about it: it is found by its entry point.
+the pipe ``events`` calls for a probe at once. ``address`` is its address, ``sysfs`` its directory there, ``circuit``
+those of the lamps that go out with it. Nothing else is special about it: it is found by its entry point.
 """
 
 import errno
@@ -49,8 +49,9 @@ class Lamps:
 
     def _lamp(self, name: str) -> Device:
         properties = {"bulb": "E27"}
-        with suppress(FileNotFoundError):
-            properties["address"] = (self._room / name / "address").read_text().strip()
+        for key in ("address", "sysfs"):
+            with suppress(FileNotFoundError):
+                properties[key] = (self._room / name / key).read_text().strip()
         return Device(name, properties=properties, params={"folder": str(self._room / name)})
 
 

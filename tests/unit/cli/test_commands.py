@@ -116,6 +116,14 @@ def test_a_daemon_of_another_version_is_told_so(tmp_path: Path, monkeypatch: pyt
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_restart_says_what_is_forgotten_only_when_asked(tmp_path: Path) -> None:
+    """``--forget`` goes to the daemon with the order."""
+    with daemon(tmp_path / "run", answers(restart=ControlReply(ok=True, error=""))) as asked:
+        done = devd("restart", "disk", "--forget", "--runtime-dir", tmp_path / "run")
+    assert [(one.verb, dict(one.args)) for one in asked] == [("restart", {"device": "disk", "forget": True})]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_orders_name_the_device(tmp_path: Path) -> None:
     """Probe and restart reach the daemon with the device's id, and its refusal reaches the operator."""
     replies = answers(

@@ -3,7 +3,7 @@
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -142,15 +142,28 @@ def test_controllers_can_be_offered(tmp_path: Path) -> None:
     assert (device.id, device.nodes[0].path, device.nodes[0].kind) == ("S1-c1", "/dev/nvme0", "char")
 
 
-def test_a_disk_with_two_paths_is_one_device(tmp_path: Path) -> None:
-    """With native multipath the head is listed once and knows both controllers; one live path is enough."""
+def _joined(root: Path) -> None:
+    """Grow one disk that two controllers of a subsystem lead to."""
     for number in (0, 1):
         real = f"sys/devices/pci0000:00/0000:0{number}:00.0/nvme/nvme{number}"
-        grow(tmp_path, {f"{real}/state": "live", f"{real}/serial": "S", f"{real}/nvme0c{number}n1/wwid": ONE})
-        link(tmp_path, f"sys/class/nvme/nvme{number}", real)
-        link(tmp_path, f"sys/class/nvme-subsystem/nvme-subsys0/nvme{number}", real)
+        grow(
+            root,
+            {
+                f"{real}/state": "live",
+                f"{real}/serial": "S",
+                f"{real}/cntlid": str(number + 1),
+                f"{real}/nvme0c{number}n1/wwid": ONE,
+            },
+        )
+        link(root, f"sys/class/nvme/nvme{number}", real)
+        link(root, f"sys/class/nvme-subsystem/nvme-subsys0/nvme{number}", real)
     head = "sys/class/nvme-subsystem/nvme-subsys0/nvme0n1"
-    grow(tmp_path, {f"{head}/dev": "259:0", f"{head}/wwid": ONE, **BOOT})
+    grow(root, {f"{head}/dev": "259:0", f"{head}/wwid": ONE, **BOOT})
+
+
+def test_a_disk_with_two_paths_is_one_device(tmp_path: Path) -> None:
+    """With native multipath the head is listed once and knows both controllers; one live path is enough."""
+    _joined(tmp_path)
     device = _only(tmp_path)
     assert (device.id, device.nodes[0].path) == (ONE, "/dev/nvme0n1")
     signals = NvmeSignals(device, root=tmp_path)
@@ -235,6 +248,32 @@ def test_media_errors_count_from_the_baseline_over_reboots(tmp_path: Path) -> No
     grow(tmp_path, {"proc/sys/kernel/random/boot_id": "boot-2"})
     second = NvmeSignals(device, root=tmp_path, baseline=first.baseline, read_page=_answer(_page(media=2**100)))
     assert second.check("media-errors") == f"media errors grew by {2**100 - 7} (7 -> {2**100})"
+
+
+def test_each_path_has_its_own_count_of_media_errors(tmp_path: Path) -> None:
+    """Two controllers count apart: one that stands at 5 and one at 0 are both well, whichever is asked."""
+    _joined(tmp_path)
+    device = _only(tmp_path)
+    counts = {"nvme0": 5, "nvme1": 0}
+
+    def asked(live: str, stored: Mapping[str, object]) -> NvmeSignals:
+        for name in counts:
+            grow(tmp_path, {f"sys/class/nvme/{name}/state": "live" if name == live else "resetting"})
+        return NvmeSignals(
+            device, root=tmp_path, baseline=stored, read_page=lambda path, _timeout_s: _page(media=counts[path.name])
+        )
+
+    stored: Mapping[str, object] = {}
+    for live in ("nvme0", "nvme1", "nvme0"):
+        signals = asked(live, stored)
+        assert signals.check("media-errors") == ""
+        stored = signals.baseline
+    counts["nvme0"] = 7
+    signals = asked("nvme0", stored)
+    reason = "media errors of controller 1 grew by 2 (5 -> 7)"
+    assert signals.check("media-errors") == reason
+    again = asked("nvme1", signals.baseline)
+    assert again.check("media-errors") == reason, "what one path has told stands while the other one is asked"
 
 
 def test_wear_is_told_at_its_end(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Counters against their baselines: growth, windows, resets, saturation, reboots, and damaged maps."""
 
+from collections.abc import Mapping
+
+import msgpack
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +54,53 @@ def test_a_burst_is_forgiven_a_window_after_its_last_error() -> None:
     assert _run(rule, *burst, (1000.0, 2), (1001.0, 3)).reason == "link_downed grew by 1 (2 -> 3)"
 
 
+def test_a_window_slides_over_the_growth() -> None:
+    """Two downs at its end and two more soon after are four within ten minutes, wherever a window had begun."""
+    rule = Rule("link_downed", allowed=2, window_s=600)
+    assert _run(rule, (0, 0), (585, 2)).reason == ""
+    assert _run(rule, (0, 0), (585, 2), (610, 4)).reason == ("link_downed grew by 4 (0 -> 4), allowed are 2 in 600 s")
+    assert _run(rule, (0, 0), (585, 2), (610, 2), (1184, 3)).reason, "two at 585 and one at 1184 are within 600 s"
+    assert _run(rule, (0, 0), (585, 2), (610, 2), (1185, 4)).reason == "", "at 1185 those of 585 have left the window"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 3)), max_size=60),
+    st.integers(0, 5),
+    st.sampled_from([1, 60, 600]),
+)
+def test_no_window_with_too_much_growth_is_missed(steps: list[tuple[int, int]], allowed: int, window_s: int) -> None:
+    """Whenever more than is allowed came within a window the verdict is bad, and the map stays small."""
+    rule = Rule("errors", allowed=allowed, window_s=window_s)
+    stored: Mapping[str, object] = judge({}, BOOT, rule, 0, 0).stored
+    now_s = value = 0
+    grown: list[tuple[int, int]] = []
+    for pause_s, amount in steps:
+        now_s, value = now_s + pause_s, value + amount
+        grown.append((now_s, amount))
+        judgement = judge(stored, BOOT, rule, value, now_s)
+        stored = judgement.stored
+        within = sum(one for at_s, one in grown if now_s - at_s < window_s)
+        assert judgement.reason or within <= allowed
+        assert len(msgpack.packb(stored)) < 1024
+
+
+def test_a_storm_of_small_growth_is_kept_in_bounds() -> None:
+    """With more growth than times are kept the sum stays right, and old growth still leaves the window."""
+    rule = Rule("errors", allowed=1000, window_s=3600)
+    judgement = _run(rule, *((float(second), second) for second in range(500)))
+    assert judgement.grown == 499
+    assert len(msgpack.packb(judgement.stored)) < 1024
+    assert judge(judgement.stored, BOOT, rule, 499, 499 + 3600).grown == 0
+
+
+def test_growth_stored_without_its_times_counts_from_the_last() -> None:
+    """What an earlier devd has stored is judged on: all of it as old as its last growth."""
+    rule = Rule("errors", allowed=2, window_s=600)
+    old = {"boot_id": BOOT, "base": 5, "base_at_s": 1.0, "seen": 7, "grown_at_s": 100.0}
+    assert judge({"errors": old}, BOOT, rule, 8, 650).reason == "errors grew by 3 (5 -> 8), allowed are 2 in 600 s"
+    assert judge({"errors": old}, BOOT, rule, 8, 700).reason == ""
+
+
 def test_a_cleared_counter_is_a_new_baseline() -> None:
     """A value that goes down is no error, and growth from there is."""
     assert _run(Rule("errors"), (0, 100), (1, 2)).reason == ""
@@ -66,6 +116,19 @@ def test_saturation_is_told() -> None:
     stood = _run(rule, (0, 255), (1, 255))
     assert stood.reason == ""
     assert stood.note == "link_downed stands at its highest value, 255: clear it, it counts no more"
+
+
+def test_growth_to_the_highest_value_is_too_much_whatever_is_allowed() -> None:
+    """A counter of 4 bits that began at 5 cannot grow by more than 10: at its end it counts no more, and says so."""
+    rule = Rule("integrity", bits=4, allowed=10, window_s=3600)
+    assert _run(rule, (0, 5), (1, 14)).reason == ""
+    assert _run(rule, (0, 5), (1, 15)).reason == (
+        "integrity grew by at least 10 (5 -> 15), allowed are 10 in 3600 s; the counter is saturated"
+    )
+    assert _run(rule, (0, 5), (1, 15), (3600, 15)).reason != ""
+    after = _run(rule, (0, 5), (1, 15), (3601, 15))
+    assert after.reason == ""
+    assert after.note == "integrity stands at its highest value, 15: clear it, it counts no more"
 
 
 def test_a_reboot_is_a_new_baseline_unless_the_device_keeps_count() -> None:
@@ -100,13 +163,13 @@ _junk = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-_fields = st.sampled_from(["boot_id", "base", "base_at_s", "seen", "grown_at_s"])
+_fields = st.sampled_from(["boot_id", "base", "seen", "grown_at_s", "recent"])
 
 
 @given(_junk | st.dictionaries(_fields, _junk), st.integers(0, 2**64 - 1), st.floats(0, 1e9))
 def test_any_damaged_map_is_judged(entry: object, value: int, now_s: float) -> None:
     """Whatever stands in the stored map, a value is judged without an error, and the next growth is seen."""
-    rule = Rule("errors")
-    first = judge({"errors": entry}, BOOT, rule, value, now_s)
-    again = judge(first.stored, BOOT, rule, value + 1, now_s)
-    assert again.grown == first.grown + 1
+    for rule in (Rule("errors"), Rule("errors", allowed=2**70, window_s=600)):
+        first = judge({"errors": entry}, BOOT, rule, value, now_s)
+        again = judge(first.stored, BOOT, rule, value + 1, now_s)
+        assert again.grown == first.grown + 1
