@@ -11,9 +11,11 @@ from devd.workers.drivers.infiniband_signals import SIGNALS, InfinibandSignals
 from devd.workers.drivers.kind import DriverKind, ResetKind
 from devd.workers.drivers.twins import Candidate, listed
 from devd.workers.errors import SpecError
-from devd.workers.hw import attributes, infiniband, pci, selection
+from devd.workers.hw import attributes, infiniband, links, pci, selection
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
+from devd.workers.sandbox.requests import Request
+from devd.workers.sandbox.runtime import SYSFS
 
 __all__ = [
     "DRIVER",
@@ -133,10 +135,11 @@ def allowed_resets(device: Device) -> Allowance:
     """Return what the resets need beyond probing: devlink or ip, the function's directory, the right to set links."""
     address = device.properties.get("address", "")
     return Allowance(
-        read=("/sys", "/proc"),
+        read=(*SYSFS, "/proc"),
         write=(f"/sys/bus/pci/devices/{address}",) if address else (),
         execute=("devlink", "ip"),
         sockets=("AF_NETLINK",),
+        requests=(Request(links.SIOCGIFFLAGS), Request(links.SIOCSIFFLAGS)),
         capabilities=("CAP_NET_ADMIN", "CAP_DAC_OVERRIDE"),
         why="resets speak netlink, or write the function's reset",
     )

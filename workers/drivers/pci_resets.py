@@ -15,6 +15,7 @@ from devd.workers.errors import ResetError, explain
 from devd.workers.hw import attributes, pci, pci_reach, pci_state
 from devd.workers.hw.allowance import Allowance
 from devd.workers.probes.base import Call
+from devd.workers.sandbox.runtime import SYSFS
 
 OWN_METHODS = ("device_specific", "acpi", "flr", "af_flr", "pm")
 """Ways of the kernel to reset one function alone (drivers/pci/pci.c, pci_reset_fn_methods); others reset the bus."""
@@ -204,7 +205,7 @@ def allowed_resets(device: Device) -> Allowance:
     addresses = [one.address for one in PciSignals.functions_of(device)]
     drivers = {one.driver for one in PciSignals.functions_of(device) if one.driver}
     return Allowance(
-        read=("/sys",),
+        read=SYSFS,
         write=(
             *(f"/{pci.DEVICES}/{address}" for address in addresses),
             *(f"/sys/bus/pci/drivers/{driver}" for driver in sorted(drivers)),

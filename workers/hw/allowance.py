@@ -6,6 +6,7 @@ from pathlib import Path
 
 from devd.ipc.messages import Device, Node
 from devd.workers.sandbox.needs import EXEC_FILES, EXEC_MEMORY_BYTES, EXEC_PROCESSES, PathNeed, SandboxNeeds
+from devd.workers.sandbox.requests import Request
 from devd.workers.sandbox.runtime import ETC, PROGRAMS, PSEUDO_DEVICES
 
 _PREFIX = "CAP_"
@@ -30,16 +31,18 @@ class Allowance:
     """Absolute paths by what is done with them; a directory stands for everything below it.
 
     ``look`` are directories that are listed, and nothing in them is opened; ``ioctl`` are nodes that are opened and get
-    ioctls; ``execute`` are programs that are run (a plain name is looked up in PATH), ``libraries`` whether shared
-    libraries are loaded late; ``sockets`` are address families; ``groups`` are further groups of system calls ("watch",
-    "files": to write files that are no attributes); ``memory_bytes`` and ``processes`` (threads count) are limits where
-    more than a plain worker's is needed; ``why`` says what is lost without it.
+    ioctls, ``requests`` the numbers of those (and of what sockets and the programs below get), or a type's class where
+    a library makes more than one can list; ``execute`` are programs that are run (a plain name is looked up in PATH),
+    ``libraries`` whether shared libraries are loaded late; ``sockets`` are address families; ``groups`` are further
+    groups of system calls ("watch", "files": to write files that are no attributes); ``memory_bytes`` and ``processes``
+    (threads count) are limits where more than a plain worker's is needed; ``why`` says what is lost without it.
     """
 
     look: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     ioctl: tuple[str, ...] = ()
+    requests: tuple[Request, ...] = ()
     execute: tuple[str, ...] = ()
     libraries: bool = False
     capabilities: tuple[str, ...] = ()
@@ -48,6 +51,11 @@ class Allowance:
     memory_bytes: int = 0
     processes: int = 0
     why: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for nodes whose requests nobody named: each would be refused, and look like a fault."""
+        if self.ioctl and not self.requests:
+            raise ValueError(f"ioctls of {self.ioctl[0]} are declared without the requests that are made")
 
 
 def needs_of(allowed: Allowance, device: Device | None = None) -> SandboxNeeds:
@@ -61,10 +69,11 @@ def needs_of(allowed: Allowance, device: Device | None = None) -> SandboxNeeds:
     paths += [PathNeed(path, "rw", vital=True) for path in allowed.write]
     paths += [_node_need(path, nodes.get(path)) for path in allowed.ioctl]
     paths += LIBRARIES if allowed.libraries else ()
-    groups = {*allowed.groups, *(_SOCKETS[one] for one in allowed.sockets), *(("ioctl",) if allowed.ioctl else ())}
+    groups = {*allowed.groups, *(_SOCKETS[one] for one in allowed.sockets)}
     needs = SandboxNeeds(
         paths=tuple(paths),
         groups=frozenset(groups),
+        requests=frozenset(allowed.requests),
         capabilities=frozenset(one.removeprefix(_PREFIX).lower() for one in allowed.capabilities),
     )
     needs |= SandboxNeeds(
