@@ -37,7 +37,8 @@ def down_and_up(name: str) -> None:
     """Set an interface down and up again; up also when it was down before. Needs CAP_NET_ADMIN. Raises OSError."""
     if len(name.encode()) > NAME_BYTES:
         raise ValueError(f"{name!r} is no interface name")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+    # Any socket takes these, and netlink is the one family the sandbox leaves: its driver speaks it anyway.
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as sock:
         flags = _flags(sock, name)
         fcntl.ioctl(sock, SIOCSIFFLAGS, _REQUEST.pack(name.encode(), flags & ~IFF_UP))
         fcntl.ioctl(sock, SIOCSIFFLAGS, _REQUEST.pack(name.encode(), flags | IFF_UP))
