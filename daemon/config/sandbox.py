@@ -20,7 +20,10 @@ CAPABILITIES = (
     *("sys_tty_config", "syslog", "wake_alarm"),
 )
 """capabilities(7), without CAP_. The workers have the numbers; a test compares the names."""
-SYSCALLS = ("exec", "files", "ioctl", "lock_memory", "netlink", "network", "numa", "unix", "watch")
+SYSCALLS = (
+    *("exec", "files", "ioctl", "lock_memory", "locks", "netlink", "network", "numa", "shared_memory", "unix"),
+    "watch",
+)
 """The groups of system calls that workers know; docs/security.md tells what is in each."""
 
 MIB = 1 << 20
@@ -41,7 +44,15 @@ class SandboxAllow(Section):
         (), description="Capabilities that are kept, in small letters and without `CAP_`."
     )
     syscalls: Annotated[tuple[Annotated[str, choice(*SYSCALLS)], ...], OneOrMore()] = Field(
-        (), description="Groups of system calls that are allowed."
+        (),
+        description="Groups of system calls that are allowed. `exec`: start programs and signal them, and `locks`. "
+        "`files`: make, remove, rename and cut files where they may be written, and `locks`. `ioctl`: every request, "
+        "to any file that may be opened, but those to file systems and a few of terminals, which nobody gets. "
+        "`lock_memory`: keep memory from being swapped. `locks`: flock and fcntl's, on any file that may be opened. "
+        "`netlink`: sockets for routes, links, generic families, RDMA and uevents, in the node's network. `network`: "
+        "TCP and UDP, in the node's network. `numa`: choose memory by NUMA node. `shared_memory`: memory that "
+        "processes share, of which only the address space is bounded. `unix`: connect to unix sockets. `watch`: hear "
+        "of names that come and go in directories.",
     )
     memory_mib: Annotated[int | None, whole(16, MAX_MIB)] = Field(
         None, description="Private writable memory in MiB, absent: 256, for `exec` 1024. Thread stacks count whole."

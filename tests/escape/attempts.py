@@ -10,144 +10,41 @@ import signal
 import socket
 import stat
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from devd.workers.sandbox.needs import SandboxNeeds
+from tests.escape.by_file import FILES
+from tests.escape.by_memory import MEMORY
+from tests.escape.scene import CORE_BYTES, IS_X86, MIB, Attempt, Scene, call, checked, libc
 
-MIB = 1 << 20
-CORE_BYTES = 4096
 OTHER_NODE = "/dev/ptmx"
 """A node that every uid may open, on every system."""
-_libc = ctypes.CDLL(None, use_errno=True)
 _PTRACE_SEIZE = 0x4206
 _CLONE_NEWUSER = 0x10000000
-_SECCOMP_SET_MODE_FILTER = 1
 _CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
 _F_SETSIG = 10
 _FIOSETOWN, _TIOCSTI = 0x8901, 0x5412
 _UFFD_USER_MODE_ONLY = 1
 _PROCESS_KEYRING = -2 & (1 << 64) - 1
-_AT_EMPTY_PATH = 0x1000
-_HANDLE_BYTES = 128
 _X32_BIT = 0x40000000
-NUMBERS = {  # x86-64, arm64
-    "finit_module": (313, 273),
-    "process_vm_readv": (310, 270),
-    "pidfd_getfd": (438, 438),
-    "pidfd_send_signal": (424, 424),
-    "bpf": (321, 280),
-    "keyctl": (250, 219),
-    "add_key": (248, 217),
-    "io_uring_setup": (425, 425),
-    "userfaultfd": (323, 282),
-    "perf_event_open": (298, 241),
-    "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265),
-    "fsopen": (430, 430),
-    "memfd_create": (319, 279),
-    "shmget": (29, 194),
-    "shmctl": (31, 195),
-}
-IS_X86 = os.uname().machine == "x86_64"
-CALLS = {name: numbers[0] if IS_X86 else numbers[1] for name, numbers in NUMBERS.items()}
-
-
-@dataclass
-class Scene:
-    """What an attempt finds: paths and ports of the test's making, the worker's parent, a process beside it."""
-
-    arguments: Mapping[str, str]
-    needs: SandboxNeeds
-    parent: int
-    victim: int
-    open_file: int = field(default=-1)
-    terminal: int = field(default=-1)
-    folder_fd: int = field(default=-1)
-    network_fd: int = field(default=-1)
-    handle: bytes = b""
-    """The secret file's, as open_by_handle_at takes it; empty where the file system has none."""
-
-    def path(self, name: str) -> Path:
-        """Return a path the test handed in."""
-        return Path(self.arguments[name])
-
-    def prepare(self) -> None:
-        """Open, before the sandbox, what the worker is to have open."""
-        # None is left where the filter ends the process; what may be raised is the soft limit.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 2 * CORE_BYTES))
-        self.open_file = os.open(self.path("disk"), os.O_RDWR | os.O_CREAT)
-        self.folder_fd = os.open(self.path("folder"), os.O_RDONLY)
-        self.network_fd = os.open("/proc/self/ns/net", os.O_RDONLY)
-        with suppress(OSError):
-            _master, self.terminal = os.openpty()
-        with suppress(OSError):
-            self.handle = _handle_of(self.path("secret"))
-
-    def reset(self) -> None:
-        """Put everything back as it was: the control is free to do it all."""
-        os.truncate(self.path("disk"), 0)
-        for name in ("new", "node"):
-            self.path(name).unlink(missing_ok=True)
-        self.path("setuid").chmod(0o644)
-        link = self.path("own")
-        link.unlink(missing_ok=True)
-        link.symlink_to("/dev/null")
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """What the worker does, and what somebody outside does before it."""
-
-    inside: Callable[[Scene], object]
-    outside: Callable[[Scene], object] = lambda _scene: None
-    leaves: bool = False
-    """Whether the process becomes another program when it works."""
-    kills: bool = False
-    """Whether it works by the victim's death: the call may succeed and do nothing."""
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
-
-
-def _call(name: str, *arguments: int) -> int:
-    return _checked(_libc.syscall(ctypes.c_long(CALLS[name]), *(ctypes.c_long(one) for one in arguments)))
-
-
-def _handle_of(path: Path) -> bytes:
-    """Return a struct file_handle. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        handle = ctypes.create_string_buffer(struct.pack("=Ii", _HANDLE_BYTES, 0), 8 + _HANDLE_BYTES)
-        mount, empty = ctypes.c_int(), ctypes.create_string_buffer(b"")
-        places = (ctypes.addressof(empty), ctypes.addressof(handle), ctypes.addressof(mount), _AT_EMPTY_PATH)
-        _call("name_to_handle_at", fd, *places)
-        return handle.raw
-    finally:
-        os.close(fd)
 
 
 def _open_by_handle(scene: Scene) -> None:
     if not scene.handle:
         raise OSError(errno.EOPNOTSUPP, "no file handles on this file system")
     handle = ctypes.create_string_buffer(scene.handle, len(scene.handle))
-    os.close(_call("open_by_handle_at", scene.folder_fd, ctypes.addressof(handle), os.O_RDONLY))
+    os.close(call("open_by_handle_at", scene.folder_fd, ctypes.addressof(handle), os.O_RDONLY))
 
 
 def _make_descriptor(name: str, *arguments: int) -> None:
-    os.close(_call(name, *arguments))
+    os.close(call(name, *arguments))
 
 
 def _with_text(name: str, text: bytes, *arguments: int) -> None:
     """Make a call that takes a text first and returns a descriptor."""
     place = ctypes.create_string_buffer(text)
-    os.close(_call(name, ctypes.addressof(place), *arguments))
+    os.close(call(name, ctypes.addressof(place), *arguments))
 
 
 def _io_uring() -> None:
@@ -166,12 +63,12 @@ def _perf_event() -> None:
 def _add_key() -> None:
     kind, name, value = (ctypes.create_string_buffer(one) for one in (b"user", b"devd-test", b"x"))
     places = (ctypes.addressof(kind), ctypes.addressof(name), ctypes.addressof(value))
-    _call("add_key", *places, 1, _PROCESS_KEYRING)
+    call("add_key", *places, 1, _PROCESS_KEYRING)
 
 
 def _shared_memory() -> None:
-    identifier = _call("shmget", 0, 4096, 0o600)
-    _call("shmctl", identifier, 0, 0)
+    identifier = call("shmget", 0, 4096, 0o600)
+    call("shmctl", identifier, 0, 0)
 
 
 def _netlink() -> None:
@@ -182,7 +79,7 @@ def _netlink() -> None:
 def _signal_by_pidfd(scene: Scene) -> None:
     pidfd = os.pidfd_open(scene.victim)
     try:
-        _call("pidfd_send_signal", pidfd, signal.SIGURG, 0, 0)
+        call("pidfd_send_signal", pidfd, signal.SIGURG, 0, 0)
     finally:
         os.close(pidfd)
 
@@ -209,7 +106,12 @@ def _other_abi(_scene: Scene) -> None:
     if not IS_X86:
         raise OSError(errno.EOPNOTSUPP, "arm64 programs have one kind of call")
     code = bytes.fromhex("b814000000cd80c3")  # mov eax, 20; int 0x80; ret
-    place = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    place = mmap.mmap(
+        -1,
+        mmap.PAGESIZE,
+        flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+        prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC,
+    )
     place.write(code)
     ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(place)))()
 
@@ -217,7 +119,7 @@ def _other_abi(_scene: Scene) -> None:
 def _x32_call(_scene: Scene) -> None:
     if not IS_X86:
         raise OSError(errno.EOPNOTSUPP, "arm64 has no x32")
-    _checked(_libc.syscall(ctypes.c_long(_X32_BIT | 39)))  # getpid
+    checked(libc.syscall(ctypes.c_long(_X32_BIT | 39)))  # getpid
 
 
 def _read(path: Path | str) -> None:
@@ -259,13 +161,13 @@ def _process_vm_readv(pid: int) -> None:
     text = ctypes.create_string_buffer(8)
     vector = (ctypes.c_size_t * 2)(ctypes.addressof(text), 8)
     # The victim is a fork: what lies at our address lies at its own.
-    _call("process_vm_readv", pid, ctypes.addressof(vector), 1, ctypes.addressof(vector), 1, 0)
+    call("process_vm_readv", pid, ctypes.addressof(vector), 1, ctypes.addressof(vector), 1, 0)
 
 
 def _steal_descriptor(pid: int) -> None:
     pidfd = os.pidfd_open(pid)
     try:
-        os.close(_call("pidfd_getfd", pidfd, 0, 0))
+        os.close(call("pidfd_getfd", pidfd, 0, 0))
     finally:
         os.close(pidfd)
 
@@ -296,17 +198,13 @@ def _one_process(_scene: Scene) -> None:
 
 def _mount(scene: Scene) -> None:
     where = os.fsencode(scene.path("folder"))
-    _checked(_libc.mount(b"none", where, b"tmpfs", 0, None))
-    _checked(_libc.umount2(where, 2))
+    checked(libc.mount(b"none", where, b"tmpfs", 0, None))
+    checked(libc.umount2(where, 2))
 
 
 def _fill_disk(scene: Scene) -> None:
     os.lseek(scene.open_file, 32 * MIB, os.SEEK_SET)
     os.write(scene.open_file, b"x" * 4096)
-
-
-def _allocate(size: int, flags: int) -> None:
-    mmap.mmap(-1, size, flags=flags | mmap.MAP_ANONYMOUS).close()
 
 
 def _mknod(scene: Scene) -> None:
@@ -330,7 +228,7 @@ def _driver_ioctl(_scene: Scene) -> None:
 def _raise_limit(_scene: Scene) -> None:
     """Raise the soft limit, which anyone may, by the call itself: Python hides its errno."""
     limits = (ctypes.c_uint64 * 2)(2 * CORE_BYTES, 2 * CORE_BYTES)
-    _checked(_libc.prlimit64(0, resource.RLIMIT_CORE, limits, None))
+    checked(libc.prlimit64(0, resource.RLIMIT_CORE, limits, None))
 
 
 ATTEMPTS: dict[str, Attempt] = {
@@ -349,8 +247,8 @@ ATTEMPTS: dict[str, Attempt] = {
     ),
     "signal_parent": Attempt(lambda scene: os.kill(scene.parent, signal.SIGURG)),
     "signal_sibling": Attempt(lambda scene: os.kill(scene.victim, signal.SIGURG)),
-    "ptrace_parent": Attempt(lambda scene: _checked(_libc.ptrace(_PTRACE_SEIZE, scene.parent, 0, 0))),
-    "ptrace_sibling": Attempt(lambda scene: _checked(_libc.ptrace(_PTRACE_SEIZE, scene.victim, 0, 0))),
+    "ptrace_parent": Attempt(lambda scene: checked(libc.ptrace(_PTRACE_SEIZE, scene.parent, 0, 0))),
+    "ptrace_sibling": Attempt(lambda scene: checked(libc.ptrace(_PTRACE_SEIZE, scene.victim, 0, 0))),
     "memory_of_parent": Attempt(lambda scene: _memory_of(scene.parent)),
     "memory_of_sibling": Attempt(lambda scene: _memory_of(scene.victim)),
     "read_memory_of_sibling": Attempt(lambda scene: _process_vm_readv(scene.victim)),
@@ -385,24 +283,24 @@ ATTEMPTS: dict[str, Attempt] = {
     "other_abi": Attempt(_other_abi),
     "x32_call": Attempt(_x32_call),
     "mount_by_descriptors": Attempt(lambda _scene: _with_text("fsopen", b"tmpfs", 0)),
-    "mount_namespace": Attempt(lambda _scene: _checked(_libc.unshare(_CLONE_NEWNS))),
-    "enter_namespace": Attempt(lambda scene: _checked(_libc.setns(scene.network_fd, _CLONE_NEWNET))),
+    "mount_namespace": Attempt(lambda _scene: checked(libc.unshare(_CLONE_NEWNS))),
+    "enter_namespace": Attempt(lambda scene: checked(libc.setns(scene.network_fd, _CLONE_NEWNET))),
     "change_root": Attempt(lambda scene: os.chroot(scene.path("folder"))),
     "fork": Attempt(_one_process),
     "fork_many": Attempt(_many_processes),
     "exec_shell": Attempt(lambda _scene: os.execv("/bin/sh", ["sh", "-c", "exit 0"]), leaves=True),  # noqa: S606 - the point
     "mount": Attempt(_mount),
-    "user_namespace": Attempt(lambda _scene: _checked(_libc.unshare(_CLONE_NEWUSER))),
-    "load_module": Attempt(lambda _scene: _call("finit_module", -1, 0, 0)),
-    "bpf": Attempt(lambda _scene: _call("bpf", -1, 0, 0)),
-    "keyring": Attempt(lambda _scene: _call("keyctl", 1, 0)),
+    "user_namespace": Attempt(lambda _scene: checked(libc.unshare(_CLONE_NEWUSER))),
+    "load_module": Attempt(lambda _scene: call("finit_module", -1, 0, 0)),
+    "bpf": Attempt(lambda _scene: call("bpf", -1, 0, 0)),
+    "keyring": Attempt(lambda _scene: call("keyctl", 1, 0)),
     "raise_limit": Attempt(_raise_limit),
     "fill_disk": Attempt(_fill_disk),
-    "allocate_private": Attempt(lambda scene: _allocate(scene.needs.memory_bytes, mmap.MAP_PRIVATE)),
-    "allocate_shared": Attempt(lambda scene: _allocate(scene.needs.memory_bytes + 1024 * MIB, mmap.MAP_SHARED)),
     "make_setuid": Attempt(lambda scene: os.chmod(scene.path("setuid"), 0o4755)),  # noqa: PTH101, S103 - the point
     "mknod": Attempt(_mknod),
     "link_swapped": Attempt(lambda scene: _open(scene.path("own")), _swap_link),
     "driver_ioctl": Attempt(_driver_ioctl),
     "set_uid_back": Attempt(lambda _scene: os.setuid(0)),
+    **FILES,
+    **MEMORY,
 }

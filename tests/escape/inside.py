@@ -1,8 +1,8 @@
 """Tries one forbidden thing from inside the sandbox, and from behind each of its layers alone.
 
-``python -m tests.escape.inside`` reads one JSON object (attempt, arguments, needs) from stdin and prints one: for each
-mode ("nothing", "full", the layers' names) the errno's name, or "" where the attempt went well. For each mode a child
-is forked, put behind the layers, and left to try.
+``python -m tests.escape.inside`` reads JSON objects (attempt, arguments, kind, own, layers), one a line, and answers
+each with one: for each mode ("nothing", "full", the layers' names) the errno's name, or "" where the attempt went well.
+For each mode a child is forked, put behind the layers, and left to try. With ``--drop`` it has no capabilities itself.
 """
 
 import errno
@@ -16,15 +16,19 @@ from pathlib import Path
 
 from devd.ipc.messages import Device, Node, WorkerSpec
 from devd.workers import linux
+from devd.workers.command import CommandRunner
 from devd.workers.drivers import KINDS, kind_of, make_driver
 from devd.workers.hw import allowance
 from devd.workers.probes.base import identity as node_identity
 from devd.workers.probes.base import node_needs
 from devd.workers.probes.exec import command_needs
+from devd.workers.probes.registry import make_probe
+from devd.workers.resets import make_reset
 from devd.workers.sandbox import capabilities, identity, landlock, limits, seccomp
 from devd.workers.sandbox.apply import Confinement
 from devd.workers.sandbox.needs import PathNeed, SandboxNeeds
-from tests.escape.attempts import ATTEMPTS, Scene
+from tests.escape.attempts import ATTEMPTS
+from tests.escape.scene import Scene
 
 DEATH_S = 1.0
 """What a signalled process gets to die; it needs a millisecond."""
@@ -61,6 +65,36 @@ def driver_needs(driver: str, node: Node) -> SandboxNeeds:
     return needs
 
 
+GENERAL: dict[str, tuple[tuple[dict[str, object], ...], tuple[dict[str, object], ...]]] = {
+    "node": (
+        (
+            {"kind": "exists"},
+            {"kind": "open", "mode": "rw"},
+            {"kind": "read"},
+            {"kind": "ioctl", "request": 0x5401},
+            {"kind": "sysfs", "attribute": "uevent", "matches": "DEVNAME"},
+        ),
+        ({"kind": "sysfs", "attribute": "uevent", "value": "change"},),
+    ),
+    "sim": (({"kind": "sim"},), ({"kind": "sim"},)),
+}
+"""Probes and resets of drivers without any of their own, all but commands, which are a worker kind of their own."""
+
+
+def general_needs(driver: str, node: Node) -> SandboxNeeds:
+    """Return the needs of a worker that had all these probes and resets."""
+    device = Device("own", (node,), {"sysfs": SYSFS})
+    needs = SandboxNeeds()
+    probes, resets = GENERAL[driver]
+    for probe in probes:
+        for reset in (None, *resets):
+            spec = WorkerSpec("worker", "own", "r", driver, 1, "", "", 1.0, 1.0, probe, reset, target=device)
+            needs |= make_probe(spec, CommandRunner()).needs
+            made = make_reset(spec, CommandRunner(), lambda: None)
+            needs |= made.needs if made is not None else SandboxNeeds()
+    return needs
+
+
 def node_needs_of(node: Node) -> SandboxNeeds:
     """Return the need of one node, to read and write."""
     return SandboxNeeds((PathNeed(node.path, "rw", node, vital=True),))
@@ -74,6 +108,8 @@ def needs_of(kind: str, own: str) -> SandboxNeeds:
     node = Node(own, *node_identity(Path("/dev/null").stat()))
     if kind in KINDS:
         return driver_needs(kind, node)
+    if kind in GENERAL:
+        return general_needs(kind, node)
     spec = WorkerSpec("worker", "own", "r", "node", 1, "", "", 1.0, 1.0, {"kind": kind}, target=Device("own", (node,)))
     return command_needs(spec, "/bin/true") if kind == "exec" else node_needs(spec, "rw")
 
@@ -89,7 +125,7 @@ def _landlock(needs: SandboxNeeds) -> None:
 
 def _seccomp(needs: SandboxNeeds) -> None:
     _no_new_privileges()
-    seccomp.restrict(needs.groups)
+    seccomp.restrict(needs.groups, needs.requests)
 
 
 def _process_limit(needs: SandboxNeeds) -> None:
@@ -121,6 +157,7 @@ LAYERS: dict[str, Callable[[SandboxNeeds], None]] = {
 def _child(scene: Scene, attempt: str, layer: Callable[[SandboxNeeds], None], ready: int, go: int, said: int) -> None:
     """Be the worker: confine, wait for the outside's move, try, tell the errno. An exec that works tells nothing."""
     try:
+        linux.die_with_parent(scene.parent)
         scene.prepare()
         layer(scene.needs)
         os.write(ready, b"r")
@@ -191,15 +228,18 @@ def _try(attempt: str, mode: str, arguments: dict[str, str], kind: str, own: str
 
 
 def main() -> None:
-    """Answer one request."""
-    request = json.load(sys.stdin)
-    if request["drop"]:  # they were needed to read this code
+    """Answer requests until there are no more."""
+    if "--drop" in sys.argv:  # they were needed to read this code
         capabilities.keep_only(0, for_commands=False)
-    found = {
-        mode: _try(request["attempt"], mode, request["arguments"], request["kind"], request["own"])
-        for mode in ("nothing", "full", *request["layers"])
-    }
-    json.dump(found, sys.stdout)
+    requests = os.fdopen(os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a victim has open is nobody's pipe
+    for line in requests:
+        request = json.loads(line)
+        found = {
+            mode: _try(request["attempt"], mode, request["arguments"], request["kind"], request["own"])
+            for mode in ("nothing", "full", *request["layers"])
+        }
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

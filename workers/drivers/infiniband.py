@@ -21,6 +21,7 @@ from devd.workers.hw import attributes, infiniband, pci, selection, survey
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 from devd.workers.sandbox.reach import PLACES
+from devd.workers.sandbox.runtime import SYSFS
 
 __all__ = [
     "DRIVER",
@@ -139,7 +140,7 @@ def _whole_numbers(params: Params) -> tuple[int, ...]:
 def allowed_devlink(device: Device) -> Allowance:  # noqa: ARG001 - each reset kind is asked alike
     """Return what the resets by devlink need beyond probing: to look who uses the function, and devlink itself."""
     return Allowance(
-        read=("/sys", "/proc"),
+        read=(*SYSFS, "/proc"),
         execute=("devlink",),
         sockets=("AF_NETLINK",),
         capabilities=("CAP_NET_ADMIN",),
@@ -150,7 +151,7 @@ def allowed_devlink(device: Device) -> Allowance:  # noqa: ARG001 - each reset k
 def allowed_link(device: Device) -> Allowance:  # noqa: ARG001 - each reset kind is asked alike
     """Return what setting a link needs beyond probing: to look who uses the function, and rtnetlink."""
     return Allowance(
-        read=("/sys", "/proc"),
+        read=(*SYSFS, "/proc"),
         sockets=("AF_NETLINK",),
         capabilities=("CAP_NET_ADMIN",),
         why="an interface is set down and up by rtnetlink",
@@ -161,7 +162,7 @@ def allowed_function(device: Device) -> Allowance:
     """Return what the function's reset needs beyond probing: to look who uses it, and its directory."""
     own = is_function(device)
     return Allowance(
-        read=("/sys", "/proc"),
+        read=(*SYSFS, "/proc"),
         write=(f"/sys/bus/pci/devices/{device.properties['address']}",) if own else (),
         capabilities=("CAP_DAC_OVERRIDE",),
         why="the attribute that resets is for root alone",

@@ -14,12 +14,20 @@ from devd.workers.hw.allowance import Allowance
 from devd.workers.hw.nvml import NvmlError, Session
 from devd.workers.params import Params
 from devd.workers.sandbox.reach import PLACES
+from devd.workers.sandbox.requests import of_type
+from devd.workers.sandbox.runtime import SYSFS
 
 __all__ = ["DRIVER", "KEYS", "SIGNALS", "GpuReset", "NvidiaDriver", "NvidiaSignals", "allowed"]
 
 KEYS = ("model", "uuid", "address", "minor", "name", "instance")
 """What a device can be selected by; each is a property of the device as well. ``instance`` is a MIG device's."""
 CDI_KIND = "nvidia.com/gpu"
+GPUS = of_type("F")
+"""NV_IOCTL_MAGIC of nv-ioctl-numbers.h: NVML makes dozens of these, and no others."""
+SWITCHES = (of_type("c"), of_type("d"))
+"""NVSWITCH_CTL_IO_TYPE and NVSWITCH_DEV_IO_TYPE of ioctl_nvswitch.h, which nvidia-smi may ask about joined GPUs."""
+LIBRARY_GROUPS = ("locks", "shared_memory")
+"""What the vendor's library may do among its threads and beside other clients; its source is not there to be read."""
 MEMORY_BYTES = 1024 * 1024 * 1024
 """Private memory a process may have that loads NVML, which maps much and touches little."""
 PROCESSES = 32
@@ -119,7 +127,9 @@ def allowed(device: Device) -> Allowance:
         ),
         # NVML opens the control node and this GPU's for writing; the one for unified memory is the application's.
         ioctl=(f"/dev/nvidia{device.properties['minor']}", "/dev/nvidiactl", *_caps(device)),
+        requests=(GPUS,),
         libraries=True,
+        groups=LIBRARY_GROUPS,
         memory_bytes=MEMORY_BYTES,
         processes=PROCESSES,
         why="without the library and the nodes only 'nvml' can be told, and it is bad",
@@ -163,8 +173,10 @@ def allowed_resets(device: Device) -> Allowance:  # noqa: ARG001 - each reset ki
     Those that are there now, and not all of /dev: its capabilities would make it the master of every disk.
     """
     return Allowance(
-        read=("/sys", "/proc"),
+        read=(*SYSFS, "/proc"),
         ioctl=tuple(f"/dev/{name}" for name in attributes.names(Path("/dev")) if name.startswith("nvidia")),
+        requests=(GPUS, *SWITCHES),
+        groups=LIBRARY_GROUPS,
         execute=("nvidia-smi",),
         capabilities=("CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"),
         why="nvidia-smi resets GPUs as root alone",
@@ -194,7 +206,9 @@ DRIVER = DriverKind(
         read=("/sys", "/proc"),
         look=("/dev",),
         ioctl=("/dev/nvidiactl",),
+        requests=(GPUS,),
         libraries=True,
+        groups=LIBRARY_GROUPS,
         memory_bytes=MEMORY_BYTES,
         processes=PROCESSES,
     ),

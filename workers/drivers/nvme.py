@@ -9,10 +9,12 @@ from devd.workers.drivers.kind import DriverKind, ResetKind
 from devd.workers.drivers.nvme_resets import ControllerReset, SubsystemReset, reach_of
 from devd.workers.drivers.nvme_signals import SIGNALS, NvmeSignals
 from devd.workers.drivers.twins import Candidate, Twins, listed
-from devd.workers.hw import attributes, nodes, nvme, pci, selection, survey
+from devd.workers.hw import attributes, nodes, nvme, nvme_smart, pci, selection, survey
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 from devd.workers.sandbox.reach import PLACES
+from devd.workers.sandbox.requests import Request
+from devd.workers.sandbox.runtime import SYSFS
 
 __all__ = ["DRIVER", "KEYS", "SIGNALS", "ControllerReset", "NvmeDriver", "NvmeSignals", "SubsystemReset", "allowed"]
 
@@ -104,6 +106,7 @@ def allowed(device: Device) -> Allowance:
     return Allowance(
         read=("/proc/sys/kernel/random/boot_id", device.properties["sysfs"], *(one.sysfs for one in controllers)),
         ioctl=tuple(f"/dev/{one.name}" for one in controllers),
+        requests=(Request(nvme_smart.ADMIN_COMMAND),),
         capabilities=("CAP_SYS_ADMIN",),
         why="without the controller's node and CAP_SYS_ADMIN the signals from the SMART page are not offered",
     )
@@ -113,8 +116,9 @@ def allowed_resets(device: Device) -> Allowance:
     """Return what the resets need beyond probing: the controllers' directories, and each disk to see who has it."""
     controllers = NvmeSignals.controllers_of(device)
     return Allowance(
-        read=("/sys", "/proc/swaps", *(f"/dev/{name}" for name in reach_of(device))),
+        read=(*SYSFS, "/proc/swaps", *(f"/dev/{name}" for name in reach_of(device))),
         write=tuple(one.sysfs for one in controllers),
+        requests=(Request(nvme_smart.SUBSYSTEM_RESET),),
         capabilities=("CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"),
         why="without the disks' nodes a reset cannot know that nobody uses them, and refuses",
     )

@@ -17,6 +17,7 @@ from devd.workers.errors import ResetError, explain
 from devd.workers.hw import attributes, pci, pci_reach, pci_state
 from devd.workers.hw.allowance import Allowance
 from devd.workers.probes.base import Call
+from devd.workers.sandbox.runtime import SYSFS
 
 EVERY_BUS = "/sys/bus/pci/rescan"
 """Has the whole machine's buses looked at, for a function that had left before its worker began."""
@@ -247,7 +248,7 @@ def allowed_resets(device: Device, root: Path = Path("/")) -> Allowance:
     drivers = {one.driver for one in PciSignals.functions_of(device) if one.driver}
     rescans = dict.fromkeys(f"/{rescan_of(root, one, addresses).relative_to(root)}" for one in addresses)
     return Allowance(
-        read=("/sys",),
+        read=SYSFS,
         write=(
             *(f"/{pci.DEVICES}/{address}" for address in addresses),
             *(f"/sys/bus/pci/drivers/{driver}" for driver in sorted(drivers)),

@@ -11,9 +11,10 @@ from devd.workers.drivers.twins import Candidate, Twins, listed
 from devd.workers.drivers.usb_resets import AuthorizedReset, PortReset, allowed_resets
 from devd.workers.drivers.usb_signals import SIGNALS, UsbSignals
 from devd.workers.errors import SpecError
-from devd.workers.hw import attributes, devlinks, hexids, selection, subtree, usb
+from devd.workers.hw import attributes, devlinks, hexids, selection, subtree, usb, usb_calls
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
+from devd.workers.sandbox.requests import Request
 
 __all__ = ["DRIVER", "KEYS", "SIGNALS", "UEVENTS", "AuthorizedReset", "PortReset", "UsbDriver", "UsbSignals", "allowed"]
 
@@ -126,6 +127,7 @@ def allowed(device: Device) -> Allowance:
     return Allowance(
         read=("/proc/sys/kernel/random/boot_id", f"/{usb.DEVICES}", sysfs, str(Path(sysfs).parent)),
         ioctl=(usb.bus_directory(params.text("name")), *params.texts("ttys")),
+        requests=(Request(usb_calls.USBDEVFS_CONTROL), Request(usb_calls.TIOCMGET)),
         why="the raw node's number changes with each reset, so its bus's directory is meant: for 'answers'",
     )
 

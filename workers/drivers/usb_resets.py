@@ -12,6 +12,8 @@ from devd.workers.hw import attributes, subtree, usb, usb_calls
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 from devd.workers.probes.base import Call
+from devd.workers.sandbox.requests import Request
+from devd.workers.sandbox.runtime import SYSFS
 
 BACK_POLL_S = 0.05
 """Between two looks at a device that comes back; one takes some 0.3 s, its serial port included."""
@@ -111,9 +113,10 @@ def allowed_resets(device: Device) -> Allowance:
     """Return what the resets need beyond probing: to write in the device's directory. The front tells who uses it."""
     name = Params("params", device.params).text("name")
     return Allowance(
-        read=("/sys",),
+        read=SYSFS,
         write=(f"/{usb.DEVICES}/{name}",),
         ioctl=(usb.bus_directory(name),),
+        requests=(Request(usb_calls.USBDEVFS_RESET),),
         capabilities=("CAP_DAC_OVERRIDE",),
         why="the raw node and the attribute authorized are for root alone",
     )

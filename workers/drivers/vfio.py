@@ -20,6 +20,7 @@ from devd.workers.errors import SpecError
 from devd.workers.hw import attributes, hexids, pci, pci_reach, selection, survey, vfio
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
+from devd.workers.sandbox.requests import Request
 
 __all__ = ["DRIVER", "KEYS", "SIGNALS", "UEVENTS", "GroupReset", "VfioDriver", "VfioSignals", "allowed"]
 
@@ -187,6 +188,7 @@ def allowed(device: Device, root: Path = Path("/")) -> Allowance:
     return Allowance(
         read=(*allowed_pci(device, root).read, f"/{pci.GROUPS}/{group}", "/sys/class/vfio"),
         ioctl=(f"/dev/vfio/{group}",),
+        requests=(Request(vfio.VFIO_GROUP_GET_STATUS),),
         why="the group's node is opened for the signal group alone, which is off by default",
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from devd.ipc.messages import Device
 from devd.workers.sandbox.needs import EXEC_FILES, EXEC_MEMORY_BYTES, EXEC_PROCESSES, PathNeed, SandboxNeeds
 from devd.workers.sandbox.reach import PLACES
+from devd.workers.sandbox.requests import Request
 from devd.workers.sandbox.runtime import ETC, PROGRAMS, PSEUDO_DEVICES
 
 _PREFIX = "CAP_"
@@ -31,16 +32,18 @@ class Allowance:
     """Absolute paths by what is done with them; a directory stands for everything below it.
 
     ``look`` are directories that are listed, and nothing in them is opened; ``ioctl`` are nodes that are opened and get
-    ioctls; ``execute`` are programs that are run (a plain name is looked up in PATH), ``libraries`` whether shared
-    libraries are loaded late; ``sockets`` are address families; ``groups`` are further groups of system calls ("watch",
-    "files": to write files that are no attributes); ``memory_bytes`` and ``processes`` (threads count) are limits where
-    more than a plain worker's is needed; ``why`` says what is lost without it.
+    ioctls, ``requests`` the numbers of those (and of what sockets and the programs below get), or a type's class where
+    a library makes more than one can list; ``execute`` are programs that are run (a plain name is looked up in PATH),
+    ``libraries`` whether shared libraries are loaded late; ``sockets`` are address families; ``groups`` are further
+    groups of system calls ("watch", "files": to write files that are no attributes); ``memory_bytes`` and ``processes``
+    (threads count) are limits where more than a plain worker's is needed; ``why`` says what is lost without it.
     """
 
     look: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     ioctl: tuple[str, ...] = ()
+    requests: tuple[Request, ...] = ()
     execute: tuple[str, ...] = ()
     libraries: bool = False
     capabilities: tuple[str, ...] = ()
@@ -49,6 +52,11 @@ class Allowance:
     memory_bytes: int = 0
     processes: int = 0
     why: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for nodes whose requests nobody named: each would be refused, and look like a fault."""
+        if self.ioctl and not self.requests:
+            raise ValueError(f"ioctls of {self.ioctl[0]} are declared without the requests that are made")
 
 
 def needs_of(allowed: Allowance, device: Device | None = None, places: tuple[str, ...] = PLACES) -> SandboxNeeds:
@@ -65,10 +73,11 @@ def needs_of(allowed: Allowance, device: Device | None = None, places: tuple[str
     # The node's own identity where it is known; of what lies in a directory, or is another's, the path alone.
     paths += [PathNeed(path, "rwi", nodes.get(path), vital=True, places=bounds) for path in allowed.ioctl]
     paths += LIBRARIES if allowed.libraries else ()
-    groups = {*allowed.groups, *(_SOCKETS[one] for one in allowed.sockets), *(("ioctl",) if allowed.ioctl else ())}
+    groups = {*allowed.groups, *(_SOCKETS[one] for one in allowed.sockets)}
     needs = SandboxNeeds(
         paths=tuple(paths),
         groups=frozenset(groups),
+        requests=frozenset(allowed.requests),
         capabilities=frozenset(one.removeprefix(_PREFIX).lower() for one in allowed.capabilities),
     )
     needs |= SandboxNeeds(

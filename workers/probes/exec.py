@@ -9,6 +9,7 @@ from devd.workers.errors import ProbeError, SpecError
 from devd.workers.params import Params, device_fields, fill
 from devd.workers.probes.base import Call, node_needs
 from devd.workers.sandbox.needs import EXEC_FILES, EXEC_MEMORY_BYTES, EXEC_PROCESSES, PathNeed, SandboxNeeds
+from devd.workers.sandbox.requests import ANY
 from devd.workers.sandbox.runtime import ETC, PROGRAMS, PSEUDO_DEVICES, python_runtime
 
 
@@ -53,6 +54,7 @@ def command_needs(spec: WorkerSpec, program: str) -> SandboxNeeds:
     common = SandboxNeeds(
         paths=(*own, *PROGRAMS, *ETC, *PSEUDO_DEVICES, *python_runtime("rx")),
         groups=frozenset({"exec"}),
+        requests=frozenset({ANY}),
         memory_bytes=EXEC_MEMORY_BYTES,
         files=EXEC_FILES,
         processes=EXEC_PROCESSES,

@@ -13,6 +13,7 @@ from devd.workers.params import Params
 from devd.workers.probes.base import Call, failed, first_path, joined, node_needs, nodes_of
 from devd.workers.probes.open import IN_USE, MODES, open_node
 from devd.workers.sandbox.needs import SandboxNeeds
+from devd.workers.sandbox.requests import Request
 
 IOC_WRITE = 1 << 30
 """The direction bit of asm-generic/ioctl.h: the caller's buffer is read by the driver."""
@@ -33,7 +34,7 @@ class IoctlProbe:
         if self._request & IOC_WRITE:
             raise SpecError(f"probe.request: {self._request:#x} is a request that writes: only such that read are made")
         self.activity = f"open {first_path(spec)}"
-        self.needs = node_needs(spec, f"{mode}i") | SandboxNeeds(groups=frozenset({"ioctl"}))
+        self.needs = node_needs(spec, f"{mode}i") | SandboxNeeds(requests=frozenset({Request(self._request)}))
 
     def run(self, call: Call) -> str:
         """Ask every node. Raises ProbeError."""

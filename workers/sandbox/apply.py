@@ -69,7 +69,7 @@ class Confinement:
     def after_connect(self) -> Sandbox:
         """Apply the rest, try three forbidden things, and report. Never raises for a layer that is refused."""
         self._change_identity()
-        self._try("seccomp", lambda: seccomp.restrict(self._needs.groups))
+        self._try("seccomp", lambda: seccomp.restrict(self._needs.groups, self._needs.requests))
         self._try("self_test", self._test)
         return Sandbox(self._level(), tuple(self._active), self._missing)
 

@@ -10,10 +10,20 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from devd.workers.sandbox.numbers import LAST_KNOWN, Machine
-from devd.workers.sandbox.syscalls import BASE, GROUPS, OWN_PID, OWN_POLICY, REFUSED_ALWAYS, Argument, Group
+from devd.workers.sandbox.requests import Request
+from devd.workers.sandbox.syscalls import (
+    BASE,
+    GROUPS,
+    OWN_PID,
+    OWN_POLICY,
+    Argument,
+    Group,
+    asking,
+    refused,
+)
 
 # linux/bpf_common.h and linux/seccomp.h
-_LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
+_LOAD, _AND, _RETURN, _JUMP = 0x20, 0x54, 0x06, 0x05
 _JUMP_EQUAL, _JUMP_GREATER, _JUMP_AT_LEAST = 0x15, 0x25, 0x35
 ALLOW = 0x7FFF0000
 KILL_PROCESS = 0x80000000
@@ -23,13 +33,15 @@ UNKNOWN = 0x00050000 | errno.ENOSYS
 _NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
 """Offsets in struct seccomp_data."""
 _WORD = 0xFFFFFFFF
+_FARTHEST = 255
+"""How many instructions a conditional jump can skip."""
 _X32_BIT = 0x40000000
 """Set in the numbers of x86's third ABI, which has the same audit number."""
 INSTRUCTION = struct.Struct("=HBBI")
 
 
-def program(machine: Machine, groups: frozenset[str], pid: int, policy: int) -> bytes:
-    """Return the program for a worker that declares these groups, with this pid and scheduling policy."""
+def program(machine: Machine, groups: frozenset[str], requests: frozenset[Request], pid: int, policy: int) -> bytes:
+    """Return the program for a worker that declares these groups and requests, with this pid and scheduling policy."""
     head = b"".join(
         (
             _op(_LOAD, _ARCH_AT),
@@ -41,7 +53,7 @@ def program(machine: Machine, groups: frozenset[str], pid: int, policy: int) -> 
         )
     )
     own = {OWN_PID: pid, OWN_POLICY: policy}
-    return head + _ruled(machine, _own_rules(groups), own) + _common(machine, groups)
+    return head + _ruled(machine, _own_rules(groups, requests), own) + _common(machine, groups, requests)
 
 
 def _chosen(groups: frozenset[str]) -> list[Group]:
@@ -56,43 +68,52 @@ Rules = dict[str, list[tuple[Argument, ...]]]
 """Call -> alternatives, each a set of tests that must all hold."""
 
 
-@lru_cache(maxsize=32)
-def _rules(groups: frozenset[str]) -> Rules:
+@lru_cache(maxsize=64)
+def _rules(groups: frozenset[str], requests: frozenset[Request]) -> Rules:
     """Return the calls whose arguments matter still, once every group has allowed what it allows."""
     plain = _plain_calls(groups)
     rules: Rules = {}
-    for group in _chosen(groups):
-        for rule in group.rules:
-            if rule.call not in plain:
-                rules.setdefault(rule.call, []).extend(rule.alternatives)
+    for rule in (*(rule for group in _chosen(groups) for rule in group.rules), asking(requests)):
+        if rule.call not in plain:
+            rules.setdefault(rule.call, []).extend(rule.alternatives)
     return rules
 
 
-def _own_rules(groups: frozenset[str]) -> Rules:
+@lru_cache(maxsize=64)
+def _own_rules(groups: frozenset[str], requests: frozenset[Request]) -> Rules:
     """Return the rules that differ from process to process."""
-    return {call: alternatives for call, alternatives in _rules(groups).items() if _is_own(alternatives)}
+    return {call: alternatives for call, alternatives in _rules(groups, requests).items() if _is_own(alternatives)}
 
 
 def _is_own(alternatives: list[tuple[Argument, ...]]) -> bool:
     return any(test.value in (OWN_PID, OWN_POLICY) for tests in alternatives for test in tests)
 
 
-@lru_cache(maxsize=32)
-def _common(machine: Machine, groups: frozenset[str]) -> bytes:
-    """Return the part that is the same for all processes of these groups."""
-    rules = {call: alternatives for call, alternatives in _rules(groups).items() if not _is_own(alternatives)}
-    return _barred(machine) + _ruled(machine, rules, {}) + _plain(machine, groups)
+@lru_cache(maxsize=64)
+def _common(machine: Machine, groups: frozenset[str], requests: frozenset[Request]) -> bytes:
+    """Return the part that is the same for all processes of these groups and requests."""
+    every = _rules(groups, requests)
+    rules = {call: alternatives for call, alternatives in every.items() if not _is_own(alternatives)}
+    return _barred(machine, groups) + _ruled(machine, rules, {}) + _plain(machine, groups)
 
 
-def _barred(machine: Machine) -> bytes:
+def _barred(machine: Machine, groups: frozenset[str]) -> bytes:
     """Return the part for arguments that no group gets; other arguments of these calls go on behind it."""
     code = b""
-    for rule in REFUSED_ALWAYS:
+    for rule in refused(groups):
         number = machine.number(rule.call)
         if number is not None:
             block = b"".join(_alternative(tests, {}, REFUSE) for tests in rule.alternatives) + _op(_LOAD, _NUMBER_AT)
-            code += _op(_JUMP_EQUAL, number, 0, _count(block)) + block
+            code += _only_for(number, block)
     return code
+
+
+def _only_for(number: int, block: bytes) -> bytes:
+    """Return a block that is skipped when the call's number is another."""
+    length = _count(block)
+    if length <= _FARTHEST:
+        return _op(_JUMP_EQUAL, number, 0, length) + block
+    return _op(_JUMP_EQUAL, number, 1, 0) + _op(_JUMP, length) + block
 
 
 def _ruled(machine: Machine, rules: Rules, own: Mapping[int, int]) -> bytes:
@@ -103,7 +124,7 @@ def _ruled(machine: Machine, rules: Rules, own: Mapping[int, int]) -> bytes:
         if number is None:
             continue
         block = b"".join(_alternative(tests, own) for tests in alternatives) + _op(_RETURN, REFUSE)
-        code += _op(_JUMP_EQUAL, number, 0, _count(block)) + block
+        code += _only_for(number, block)
     return code
 
 

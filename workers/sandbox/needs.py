@@ -11,6 +11,7 @@ from devd.ipc.messages import Node
 from devd.workers.errors import SpecError
 from devd.workers.params import Params
 from devd.workers.sandbox.capabilities import CAPABILITIES
+from devd.workers.sandbox.requests import Request
 from devd.workers.sandbox.syscalls import GROUPS
 
 MIB = 1 << 20
@@ -48,7 +49,10 @@ class PathNeed:
 
 @dataclass(frozen=True, slots=True)
 class SandboxNeeds:
-    """Everything a worker may keep. ``groups`` are groups of system calls, ``capabilities`` names in small letters."""
+    """Everything a worker may keep.
+
+    ``groups`` are groups of system calls, ``requests`` those of ioctl(2), ``capabilities`` names in small letters.
+    """
 
     paths: tuple[PathNeed, ...] = ()
     groups: frozenset[str] = frozenset()
@@ -56,6 +60,7 @@ class SandboxNeeds:
     memory_bytes: int = MEMORY_BYTES
     files: int = FILES
     processes: int = PROCESSES
+    requests: frozenset[Request] = frozenset()
 
     @property
     def executes(self) -> bool:
@@ -81,6 +86,7 @@ class SandboxNeeds:
         return SandboxNeeds(
             paths=tuple(dict.fromkeys((*self.paths, *other.paths))),
             groups=self.groups | other.groups,
+            requests=self.requests | other.requests,
             capabilities=self.capabilities | other.capabilities,
             memory_bytes=max(self.memory_bytes, other.memory_bytes),
             files=max(self.files, other.files),

@@ -17,11 +17,17 @@ ETC = tuple(
     )
 )
 """Not all of /etc: it holds secrets, and a worker may have to keep a capability that reads them."""
+SYSFS = tuple(
+    f"/sys/{name}"
+    for name in ("block", "bus", "class", "dev", "devices", "module", "kernel/iommu_groups", "kernel/mm", "power")
+)
+"""What tells of devices. Not all of /sys: who keeps a capability would see debugfs, tracefs, the firmware's tables."""
 PSEUDO_DEVICES = (
-    *(PathNeed(f"/dev/{name}", "rw") for name in ("null", "zero", "full")),
+    # Not zero: mapped, it is memory that no limit of a process counts.
+    *(PathNeed(f"/dev/{name}", "rw") for name in ("null", "full")),
     *(PathNeed(f"/dev/{name}", "r") for name in ("random", "urandom")),
     PathNeed("/proc", "r"),
-    PathNeed("/sys", "r"),
+    *(PathNeed(folder, "r") for folder in SYSFS),
 )
 
 

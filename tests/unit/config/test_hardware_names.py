@@ -6,8 +6,8 @@ import pytest
 
 from devd.daemon.config import hardware
 from devd.daemon.config.reference import HARDWARE_MATCHES
-from devd.workers.drivers import KINDS, infiniband, nvidia, nvme, pci, pci_resets, usb, vfio
-from devd.workers.hw import xid_catalogue
+from devd.workers.drivers import KINDS, infiniband, nvidia, nvme, pci, usb, vfio
+from devd.workers.hw import pci_reach, xid_catalogue
 
 KEYS = {
     "infiniband": infiniband.KEYS,
@@ -48,8 +48,8 @@ def test_ways_to_reset_a_function_are_the_kernel_s() -> None:
         "infiniband"
     }
     for ways in hardware.WAYS.values():
-        assert set(ways) - set(pci_resets.OWN_METHODS) == {"bus", "cxl_bus"}
-        assert ways[: len(pci_resets.OWN_METHODS)] == pci_resets.OWN_METHODS
+        assert set(ways) - set(pci_reach.OWN_METHODS) == {"bus", "cxl_bus"}
+        assert ways[: len(pci_reach.OWN_METHODS)] == pci_reach.OWN_METHODS
 
 
 def test_cures_are_the_catalogue_s() -> None:

@@ -10,6 +10,7 @@ from devd.workers.drivers.pci import FunctionReset, PciDriver, RebindReset, Remo
 from devd.workers.drivers.pci_resets import allowed_resets
 from devd.workers.errors import ResetError
 from devd.workers.hw import attributes
+from devd.workers.sandbox.runtime import SYSFS
 from tests.unit.workers.drivers.pci_tree import CARD, PORT, bridge, call, config, function, node, process
 from tests.unit.workers.drivers.tree import grow, link
 
@@ -299,7 +300,7 @@ def test_what_a_reset_needs_is_listed(tmp_path: Path) -> None:
     function(tmp_path)
     needs = allowed_resets(_device(tmp_path))
     assert needs.write == (f"/sys/bus/pci/devices/{CARD}", "/sys/bus/pci/drivers/edu", "/sys/bus/pci/rescan")
-    assert needs.read == ("/sys",)
+    assert needs.read == SYSFS
     assert needs.capabilities == ("CAP_DAC_OVERRIDE",)
 
 

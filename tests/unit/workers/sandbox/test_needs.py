@@ -9,12 +9,14 @@ import pytest
 from devd.ipc.messages import Device, Node, WorkerSpec
 from devd.workers import linux
 from devd.workers.command import CommandRunner
-from devd.workers.drivers import make_driver
+from devd.workers.drivers import KINDS, make_driver
 from devd.workers.errors import SpecError
+from devd.workers.hw import allowance, nvme_smart, usb_calls, vfio
 from devd.workers.probes.registry import make_probe
 from devd.workers.resets import make_reset
 from devd.workers.sandbox.identity import FIRST_UID, UIDS, uid_for
 from devd.workers.sandbox.needs import NOTHING, PathNeed, SandboxNeeds, widened
+from devd.workers.sandbox.requests import ANY, REFUSED, Request, of_type
 
 NODE = Node("/dev/null", "char", 1, 3)
 NULL = Device("null", (NODE,))
@@ -50,6 +52,64 @@ def test_probes_declare_their_own_node_alone(
     assert not needs.capabilities
 
 
+FUNCTION = {"address": "0000:00:00.0", "ids": "1:2", "driver": "planted"}
+FULL = Device(
+    "full",
+    (NODE,),
+    {"sysfs": "/sys/devices/virtual/mem/null", "address": "0000:00:00.0", "minor": "9", "name": "x"},
+    params={
+        "functions": [FUNCTION],
+        "group": "9999",
+        "controllers": [{"name": "nvme9999", "sysfs": "/sys/devices/virtual/mem/null", "serial": "x"}],
+        "name": "9-9",
+        "ids": "1:2",
+        "ttys": [],
+    },
+)
+"""What every driver's discovery would have left for its workers."""
+SMART, CONTROL, RESET = nvme_smart.ADMIN_COMMAND, usb_calls.USBDEVFS_CONTROL, usb_calls.USBDEVFS_RESET
+
+
+@pytest.mark.parametrize(
+    ("driver", "probe", "resets"),
+    [
+        ("infiniband", set(), {Request(0x8913), Request(0x8914)}),
+        ("nvidia", {of_type("F")}, {of_type("F"), of_type("c"), of_type("d")}),
+        ("nvme", {Request(SMART)}, {Request(nvme_smart.SUBSYSTEM_RESET)}),
+        ("pci", set(), set()),
+        ("usb", {Request(CONTROL), Request(usb_calls.TIOCMGET)}, {Request(RESET)}),
+        ("vfio", {Request(vfio.VFIO_GROUP_GET_STATUS)}, set()),
+    ],
+)
+def test_drivers_declare_the_requests_they_make(driver: str, probe: set[Request], resets: set[Request]) -> None:
+    """By number, or by a type of their own; none has every request, nor one that reaches a file system."""
+    kind = KINDS[driver]
+    assert allowance.needs_of(kind.allowed(FULL), FULL).requests == probe
+    needs = [allowance.needs_of(one.allowed(FULL), FULL) for one in kind.resets.values()]
+    assert {request for one in needs for request in one.requests} == resets
+    assert all("ioctl" not in one.groups for one in needs)
+    assert not (probe | resets) & {ANY, *REFUSED}
+
+
+def test_every_driver_declares() -> None:
+    """The test above asks each driver there is."""
+    assert set(KINDS) == {"infiniband", "nvidia", "nvme", "pci", "usb", "vfio"}
+
+
+def test_probe_of_a_request_may_make_that_one(runner: CommandRunner) -> None:
+    """A probe that asks the driver one thing may ask it that; a command may ask whatever any program asks."""
+    needs = make_probe(_spec({"kind": "ioctl", "request": 0xAE00}), runner).needs
+    assert needs.requests == {Request(0xAE00)}
+    assert not needs.groups
+    assert make_probe(_spec({"kind": "exec", "command": "true"}), runner).needs.requests == {ANY}
+
+
+def test_nodes_without_requests_are_refused() -> None:
+    """Who names a node for ioctls and no request has forgotten them: it is told, not left with refusals."""
+    with pytest.raises(ValueError, match=re.escape("ioctls of /dev/x are declared without the requests")):
+        allowance.Allowance(ioctl=("/dev/x",))
+
+
 def test_simulated_probe_needs_nothing(runner: CommandRunner) -> None:
     """A simulated device's worker may reach nothing at all."""
     assert make_probe(_spec({"kind": "sim"}), runner).needs == NOTHING
@@ -77,9 +137,17 @@ def test_scout_lists_below_the_fixed_part_of_its_globs(tmp_path: Path) -> None:
 
 def test_needs_add_up() -> None:
     """A worker with a probe and a reset gets what both need, and the larger of the limits."""
-    both = SandboxNeeds((PathNeed("/a", "r"),), frozenset({"ioctl"}), memory_bytes=5, files=90) | SandboxNeeds(
-        (PathNeed("/a", "r"), PathNeed("/b", "w")), frozenset({"exec"}), frozenset({"kill"}), memory_bytes=7
+    one = SandboxNeeds(
+        (PathNeed("/a", "r"),), frozenset({"ioctl"}), memory_bytes=5, files=90, requests=frozenset({Request(1)})
     )
+    both = one | SandboxNeeds(
+        (PathNeed("/a", "r"), PathNeed("/b", "w")),
+        frozenset({"exec"}),
+        frozenset({"kill"}),
+        memory_bytes=7,
+        requests=frozenset({Request(2)}),
+    )
+    assert both.requests == {Request(1), Request(2)}
     assert both.paths == (PathNeed("/a", "r"), PathNeed("/b", "w"))
     assert both.groups == {"ioctl", "exec"}
     assert both.capabilities == {"kill"}
