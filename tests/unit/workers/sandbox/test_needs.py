@@ -73,7 +73,7 @@ SMART, CONTROL, RESET = nvme_smart.ADMIN_COMMAND, usb_calls.USBDEVFS_CONTROL, us
 @pytest.mark.parametrize(
     ("driver", "probe", "resets"),
     [
-        ("infiniband", set(), {Request(0x8913), Request(0x8914)}),
+        ("infiniband", set(), set()),
         ("nvidia", {of_type("F")}, {of_type("F"), of_type("c"), of_type("d")}),
         ("nvme", {Request(SMART)}, {Request(nvme_smart.SUBSYSTEM_RESET)}),
         ("pci", set(), set()),

@@ -10,6 +10,9 @@ from devd.workers.errors import OutOfReachError
 from devd.workers.hw.allowance import Allowance, needs_of
 from devd.workers.sandbox import reach
 from devd.workers.sandbox.needs import PathNeed, SandboxNeeds
+from devd.workers.sandbox.requests import Request
+
+ANY = (Request(0xAE00),)
 
 SYSFS = {"sysfs": "/sys/devices/virtual/mem/null", "minor": "0"}
 LIES = [
@@ -39,9 +42,9 @@ def test_no_driver_takes_its_worker_elsewhere(
 @pytest.mark.parametrize(
     ("allowed", "refused"),
     [
-        (Allowance(read=("/sys/class",), write=("/sys/bus/pci/rescan",), ioctl=("/dev/null",)), ""),
+        (Allowance(read=("/sys/class",), write=("/sys/bus/pci/rescan",), ioctl=("/dev/null",), requests=ANY), ""),
         (Allowance(write=("/dev/null",)), "/dev/null"),
-        (Allowance(ioctl=("/sys/class",)), "/sys/class"),
+        (Allowance(ioctl=("/sys/class",), requests=ANY), "/sys/class"),
         (Allowance(read=("/proc/1/environ",)), "/proc/1/environ"),
         (Allowance(read=("/proc/sys/kernel/random/boot_id",)), ""),
         (Allowance(read=("/sys/../etc/hostname",)), "/etc/hostname"),
