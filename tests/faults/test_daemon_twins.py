@@ -44,7 +44,7 @@ def scenario(
         world = rig.root / "world"
         world.mkdir(mode=0o755)
         make(world)
-        rig.environment |= {"PYTHONPATH": str(PACKAGE), "USB_WORLD": str(world)}
+        rig.environment |= {"PYTHONPATH": str(PACKAGE), "USB_WORLD": str(world), "DEVD_WORKER_ENV": "USB_WORLD"}
         async with rig:
             await rig.healthy(USB, healthy)
             await play(rig, world)

@@ -99,7 +99,7 @@ def test_devices_words_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
         usb_tree.device(tmp_path / "world", port, serial="\x1b[2J\u2028X", number=number)
     file = tmp_path / "devd.yaml"
     file.write_text('resources: [{name: a.io/x, driver: usbworld, match: {vendor: "0403"}}]', encoding="utf-8")
-    place = {"PYTHONPATH": str(USB_WORLD), "USB_WORLD": str(tmp_path / "world")}
+    place = {"PYTHONPATH": str(USB_WORLD), "USB_WORLD": str(tmp_path / "world"), "DEVD_WORKER_ENV": "USB_WORLD"}
     for output in ("text", "json"):
         told = devd("discover", "--config", str(file), "-o", output, **place)
         assert told.returncode == 0, told.stderr

@@ -40,5 +40,6 @@ DRIVER: DriverKind = replace(
     watch=_watch,
     allowed=_allowed,
     resets={},
+    places=(str(WORLD),),
     scout=Allowance(read=(str(WORLD),)),
 )
