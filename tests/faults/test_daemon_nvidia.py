@@ -231,6 +231,24 @@ def test_fault_reaches_every_replica() -> None:
     scenario(gpu_config("    replicas: 4\n"), play, healthy=4)
 
 
+def test_gpus_joined_by_nvlink_are_given_together() -> None:
+    """Of three GPUs on one switch the two that are joined are preferred, once their scout has asked NVML."""
+    third_address, third_uuid = "0000:8a:00.0", "GPU-3b724e78-eef5-4163-d43c-e4da15d41176"
+
+    async def play(rig: Rig, world: World) -> None:
+        world.say("link 0 0 00000000:8A:00.0")
+        world.say_of(OTHER_ADDRESS, OTHER_UUID)
+        world.say_of(third_address, third_uuid, "link 3 0 00000000:3B:00.0")
+        nvidia_tree.gpu(world.root, address=OTHER_ADDRESS, uuid=OTHER_UUID, minor=1)
+        nvidia_tree.gpu(world.root, address=third_address, uuid=third_uuid, minor=2)
+        await rig.healthy(GPU, 3)
+        await until(lambda: rig.device(UUID)["properties"].get("links") == third_address, "the links")
+        held = await rig.kubelet.allocate(GPU, 2)
+        assert sorted(held.ids) == sorted([UUID, third_uuid])
+
+    scenario(gpu_config(), play)
+
+
 def test_configuration_decides_what_an_xid_means() -> None:
     """One that the catalogue wants a reset for is a note, one that it leaves to the application ends health."""
 

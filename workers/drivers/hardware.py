@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from devd.workers.drivers.base import Found
-from devd.workers.drivers.kind import DriverKind
+from devd.workers.drivers.kind import Careful, DriverKind
 from devd.workers.drivers.twins import Twins
 from devd.workers.hw import survey
 from devd.workers.hw.allowance import needs_of
@@ -40,6 +40,8 @@ class HardwareDriver:
 
     def discover(self) -> Found:
         """Look once. Raises OSError."""
+        if isinstance(self._discovery, Careful):
+            self._discovery.leave_alone = self.leave_alone
         with survey.problems() as unread:
             found = self._discovery.discover()
         devices = tuple(

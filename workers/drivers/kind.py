@@ -6,7 +6,7 @@ configuration, the object a ``DriverKind``.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from devd.ipc.messages import Device
 from devd.workers.command import CommandRunner
@@ -27,6 +27,16 @@ class Discovery(Protocol):
 
     def discover(self) -> Found:
         """Look once. Raises OSError when nothing can be said at all."""
+
+
+@runtime_checkable
+class Careful(Protocol):
+    """A discovery that asks devices something, beside reading what the kernel remembers.
+
+    ``leave_alone`` is set before each look: the paths of nodes in which another process hangs.
+    """
+
+    leave_alone: frozenset[str]
 
 
 class LiveSignals(Protocol):

@@ -1,6 +1,10 @@
-"""Driver ``nvidia``: whole GPUs or MIG devices, known by UUID. Discovery reads /proc; only MIG devices ask NVML."""
+"""Driver ``nvidia``: whole GPUs or MIG devices, known by UUID. Discovery reads /proc.
+
+NVML is asked for what is not there: the UUIDs of MIG devices, and which GPUs are joined by NVLink.
+"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from devd.ipc.messages import Device
@@ -11,6 +15,7 @@ from devd.workers.drivers.nvidia_signals import SIGNALS, NvidiaSignals
 from devd.workers.drivers.twins import Candidate, Twins, listed
 from devd.workers.hw import attributes, nvidia, pci, selection, survey
 from devd.workers.hw.allowance import Allowance
+from devd.workers.hw.nvlinks import NvLinks
 from devd.workers.hw.nvml import NvmlError, Session
 from devd.workers.params import Params
 from devd.workers.sandbox.reach import PLACES
@@ -28,6 +33,8 @@ SWITCHES = (of_type("c"), of_type("d"))
 """NVSWITCH_CTL_IO_TYPE and NVSWITCH_DEV_IO_TYPE of ioctl_nvswitch.h, which nvidia-smi may ask about joined GPUs."""
 LIBRARY_GROUPS = ("locks", "shared_memory")
 """What the vendor's library may do among its threads and beside other clients; its source is not there to be read."""
+MOST_GPUS = 32
+"""GPUs whose nodes a scout may open; the driver's own limit is higher, no machine has more."""
 MEMORY_BYTES = 1024 * 1024 * 1024
 """Private memory a process may have that loads NVML, which maps much and touches little."""
 PROCESSES = 32
@@ -35,21 +42,28 @@ PROCESSES = 32
 
 
 class NvidiaDriver:
-    """``offer: gpu`` (GPUs that are not split) or ``mig`` (the devices of those that are)."""
+    """``offer: gpu`` (GPUs that are not split) or ``mig`` (the devices of those that are).
 
-    def __init__(self, match: Mapping[str, object], *, root: Path = Path("/")) -> None:
+    Nothing is asked of a GPU that has a node in ``leave_alone``: another process hangs in it.
+    """
+
+    def __init__(self, match: Mapping[str, object], *, root: Path = Path("/"), links: NvLinks | None = None) -> None:
         self._selection = selection.select(match, KEYS, ("offer",))
         self._offer = Params("match", match).choice("offer", ("gpu", "mig"), "gpu")
         self._root = root
         self.twins = Twins()
+        self._links = links if links is not None else NvLinks()
+        self.leave_alone: frozenset[str] = frozenset()
         self.what = self._selection.words("NVIDIA GPUs" if self._offer == "gpu" else "MIG devices")
 
     def discover(self) -> Found:
-        """Read /proc once. Raises OSError."""
+        """Read /proc once, ask NVML for the rest. Raises OSError."""
         problems: list[str] = []
         gpus = nvidia.gpus(self._root)
         found = survey.each(gpus, lambda gpu: self._of_gpu(gpu, problems), lambda gpu: gpu.address)
         candidates = [one for of_gpu in found for one in of_gpu]
+        if self._offer == "gpu" and len(candidates) > 1:
+            candidates = [self._joined(one, problems) for one in candidates]
         numberless = [one.port for one in candidates if not one.nodes]
         devices, twins = listed([one for one in candidates if one.nodes], self._selection, self.twins)
         problems.extend(f"{port} has no device numbers in /proc/devices: skipped" for port in numberless)
@@ -67,6 +81,12 @@ class NvidiaDriver:
             problems.append(f"{gpu.address} is split into {len(split)} MIG devices: offer them with 'offer: mig'")
             return []
         return [self._whole(gpu)]
+
+    def _joined(self, one: Candidate, problems: list[str]) -> Candidate:
+        """Return a whole GPU with what it is joined to."""
+        if not self.leave_alone.isdisjoint(node.path for node in one.nodes if not node.shared):
+            return one
+        return replace(one, properties={**one.properties, "links": self._links.of(one.port, problems)})
 
     def _whole(self, gpu: nvidia.Gpu) -> Candidate:
         return Candidate(
@@ -205,7 +225,8 @@ DRIVER = DriverKind(
     scout=Allowance(
         read=("/sys", "/proc"),
         look=("/dev",),
-        ioctl=("/dev/nvidiactl",),
+        # To ask a GPU NVML opens its node: those that are there when the scout begins.
+        ioctl=("/dev/nvidiactl", *(f"/dev/nvidia{minor}" for minor in range(MOST_GPUS))),
         requests=(GPUS,),
         libraries=True,
         groups=LIBRARY_GROUPS,

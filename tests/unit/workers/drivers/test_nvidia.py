@@ -13,6 +13,7 @@ from devd.workers.command import CommandRunner
 from devd.workers.drivers.nvidia import GpuReset, NvidiaDriver, NvidiaSignals, allowed
 from devd.workers.errors import ResetError, SpecError
 from devd.workers.hw import nvml
+from devd.workers.hw.nvlinks import AFTER_S, AGAIN_S, NvLinks
 from devd.workers.probes.base import Call
 from tests.support import nvml_standin
 from tests.unit.workers.drivers import nvidia_tree
@@ -56,6 +57,35 @@ def smi(tmp_path: Path) -> Callable[[str], str]:
     return make
 
 
+OTHER, OTHER_UUID = "0000:5e:00.0", "GPU-2b724e78-eef5-4163-d43c-e4da15d41176"
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+
+def _pair(root: Path, script: Path, more: str) -> tuple[NvidiaDriver, Clock]:
+    """Grow two GPUs, of which the first answers with more; return the driver that has its first look behind it."""
+    nvidia_tree.gpu(root)
+    nvidia_tree.gpu(root, address=OTHER, uuid=OTHER_UUID, minor=1)
+    script.with_name(f"{script.name}.{ADDRESS}").write_text(HEALTHY + more)
+    clock = Clock()
+    driver = NvidiaDriver({}, root=root, links=NvLinks(clock_s=clock))
+    assert [one.properties.get("links") for one in driver.discover().devices] == [None, None]
+    return driver, clock
+
+
+def _calls(script: Path) -> list[str]:
+    path = Path(f"{script}.calls")
+    return path.read_text().splitlines() if path.exists() else []
+
+
 # ---- discovery --------------------------------------------------------------------------------------------------
 
 
@@ -73,6 +103,67 @@ def test_a_gpu_is_found_without_its_library(tmp_path: Path) -> None:
     assert device.properties["model"] == "NVIDIA H200"
     assert device.properties["cdi"] == f"nvidia.com/gpu={UUID}"
     assert device.properties["driver_version"] == "570.86.15"
+
+
+def test_gpus_joined_by_nvlink_name_each_other(tmp_path: Path, script: Path) -> None:
+    """The first list does not ask; a later one tells the other ends but switches, and asks each GPU once."""
+    driver, clock = _pair(tmp_path, script, f"link 0 0 0000{OTHER.upper()}\nlink 1 2 00000000:0A:00.0\n")
+    assert _calls(script) == []
+    clock.now_s += AFTER_S
+    first, second = driver.discover().devices
+    assert first.properties["links"] == OTHER
+    assert "links" not in second.properties
+    asked = _calls(script)
+    assert asked.count("init") == asked.count("shutdown") == 2
+    clock.now_s += 10 * AGAIN_S
+    assert driver.discover().devices == (first, second)
+    assert _calls(script) == asked
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ("fail links 3\n", ""),
+        ("fail init 12\n", ""),
+        ("fail init 9\n", ""),
+        ("fail links 999\n", f"{ADDRESS}: which GPUs it is joined to is unknown: NVLink: Unknown Error"),
+        ("fail handle 15\n", f"{ADDRESS}: which GPUs it is joined to is unknown: open the GPU: GPU is lost"),
+    ],
+)
+def test_a_gpu_that_cannot_say_is_listed_without_links(tmp_path: Path, script: Path, more: str, problem: str) -> None:
+    """Not supported, no library, an error: the GPU is there as ever, and asked again much later at most."""
+    driver, clock = _pair(tmp_path, script, "")
+    script.write_text(HEALTHY + more)
+    script.with_name(f"{script.name}.{ADDRESS}").write_text(HEALTHY + more)
+    clock.now_s += AFTER_S
+    found = driver.discover()
+    assert [one.id for one in found.devices] == [UUID, OTHER_UUID]
+    assert all("links" not in one.properties for one in found.devices)
+    assert any(one.startswith(problem) for one in found.problems) if problem else found.problems == ()
+    asked = len(_calls(script))
+    driver.discover()
+    assert len(_calls(script)) == asked
+    script.with_name(f"{script.name}.{ADDRESS}").write_text(f"{HEALTHY}link 0 0 00000000:5E:00.0\n")
+    script.write_text(HEALTHY)
+    clock.now_s += AGAIN_S
+    assert driver.discover().devices[0].properties.get("links") == (None if more == "fail links 3\n" else OTHER)
+
+
+def test_a_gpu_that_somebody_hangs_in_is_not_asked(tmp_path: Path, script: Path) -> None:
+    """The scout is told whose nodes to leave alone: asking such a GPU would hang it as well."""
+    driver, clock = _pair(tmp_path, script, f"link 0 0 0000{OTHER.upper()}\n")
+    clock.now_s += AFTER_S
+    driver.leave_alone = frozenset({"/dev/nvidia0"})
+    driver.discover()
+    assert [one for one in _calls(script) if one.startswith("open")] == [f"open {OTHER}"]
+
+
+def test_a_single_gpu_is_not_asked_for_its_links(tmp_path: Path, script: Path) -> None:
+    """There is nothing to choose between: it is not woken."""
+    nvidia_tree.gpu(tmp_path)
+    driver = NvidiaDriver({}, root=tmp_path, links=NvLinks(after_s=0.0))
+    driver.discover()
+    assert _calls(script) == []
 
 
 def test_no_driver_at_all_is_an_empty_list(tmp_path: Path) -> None:
