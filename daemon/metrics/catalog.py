@@ -93,7 +93,8 @@ SANDBOX_LEVEL = Metric(
 SANDBOX_MISSING = Metric(
     "devd_sandbox_missing",
     "gauge",
-    "How many of them lack a layer of the sandbox; layers that none lacks have no sample.",
+    "How many of them lack a layer of the sandbox, and of all roles how many lack any; layers that none of a role "
+    "lacks have no sample.",
     ("role", "resource", "layer"),
 )
 SANDBOX_LAYERS = Metric(

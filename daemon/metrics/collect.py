@@ -29,6 +29,7 @@ async def page(status: Tree, calls: RpcTimes, process: ProcessUse) -> str:
     """
     out = Page(m.CATALOG)
     _daemon(out, status["daemon"])
+    _lacking(out, status)
     sandboxes: dict[str, list[Tree]] = {}
     for device in status["devices"]:
         sandboxes.setdefault(device["resource"], []).append(device["sandbox"])
@@ -109,6 +110,15 @@ def _sandboxes(out: Page, said: Iterable[Tree | None], who: Mapping[str, str]) -
     )
     for layer, count in sorted(missing.items()):
         out.add(m.SANDBOX_MISSING, count, labels({**who, "layer": layer}))
+
+
+def _lacking(out: Page, status: Tree) -> None:
+    """Add how many processes lack anything of their sandbox: what an alert asks, 0 included."""
+    said = [device["sandbox"] for device in status["devices"]]
+    said += [resource["discovery"].get("sandbox") for resource in status["resources"]]
+    said.append((status["daemon"].get("cdi") or {}).get("sandbox"))
+    count = sum(bool(one["missing"]) for one in said if one is not None)
+    out.add(m.SANDBOX_MISSING, count, labels({"role": "all", "resource": "", "layer": "any"}))
 
 
 def _calls(out: Page, calls: RpcTimes) -> None:

@@ -64,9 +64,9 @@ Texts that may be anything, like reasons and paths, are in `devd status` and the
 | `phase` | {phases}: see [lifecycle.md](lifecycle.md) |
 | `state` of a registration | serving, registering, registered, waiting for kubelet, refused |
 | `state` of sandbox layers | active, missing |
-| `role` | worker, scout, scribe (the writer of CDI specifications; its `resource` is empty) |
+| `role` | worker, scout, scribe (the writer of CDI specifications; its `resource` is empty), all |
 | `level` of a sandbox | {levels}; other |
-| `layer` of a sandbox | {layers}; other |
+| `layer` of a sandbox | {layers}; other; any |
 | `method` | {methods} |
 | `reason` of refused messages | {messages} |
 | `reason` of refused commands | {commands} |

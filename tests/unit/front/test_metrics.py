@@ -155,7 +155,8 @@ def test_sandboxes_are_counted_by_level_and_missing_layer() -> None:
     assert of(found, "devd_sandbox_level", role="scribe", resource="", level="full") == 1
     assert of(found, "devd_sandbox_missing", **worker, layer="oom_score") == 3
     assert of(found, "devd_sandbox_missing", **worker, layer="other") == 1
-    assert len([name for name, _labels in found if name == "devd_sandbox_missing"]) == 2
+    assert of(found, "devd_sandbox_missing", role="all", resource="", layer="any") == 3
+    assert len([name for name, _labels in found if name == "devd_sandbox_missing"]) == 3
 
 
 @pytest.mark.parametrize("lease_s", [None, -0.4, 0.0])
