@@ -206,7 +206,9 @@ class Daemon:
     def _device_changed(self, device: str) -> None:
         self._wake()
         charge = self._supervisor.get(device)
-        if charge is not None and not _serves_devd(device):
+        if charge is not None and device.startswith(SCOUT_PREFIX):
+            self._fleet.scouts.scout_changed(charge.resource)
+        elif charge is not None and not _serves_devd(device):
             self._fleet.scouts.changed(charge.resource)
 
     def _device_turned(self, device: str) -> None:

@@ -60,6 +60,7 @@ class ScoutFeed:
         self._told: dict[str, tuple[str, ...]] = {}
         self._started = False
         self._closed = False
+        self._failing: set[str] = set()
         self._timer = loop.call_later(FIRST_LISTINGS_WITHIN_S, self._begin)
 
     def send_out(self, name: str) -> None:
@@ -145,7 +146,23 @@ class ScoutFeed:
         if self._started:
             self._apply(listing)
             self._offer_freed()
-        elif len(self._listings) == len(self._tables):
+        else:
+            self._begin_if_all()
+
+    def scout_changed(self, name: str) -> None:
+        """Take note of how a resource's scout is: the others' first lists do not wait for one that has none."""
+        charge = self._supervisor.get(scout_id(name))
+        if self._started or charge is None:
+            return
+        state = charge.state
+        if (state.decided and not state.healthy) or state.phase in (Phase.BACKOFF, Phase.FAILED):
+            self._failing.add(name)
+        else:
+            self._failing.discard(name)
+        self._begin_if_all()
+
+    def _begin_if_all(self) -> None:
+        if self._listings.keys() | self._failing >= self._tables.keys():
             self._begin()
 
     def forgotten(self, device: str) -> None:

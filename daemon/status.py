@@ -98,6 +98,7 @@ class StatusReport:
             "reason": charge.state.reason if charge else "",
             "age_s": round(age_s, 3) if age_s is not None else None,
             "problems": list(self._scouts.problems(resource)),
+            "sandbox": asdict(charge.sandbox) if charge is not None and charge.sandbox is not None else None,
         }
 
     def _device(self, table: ResourceTable, name: str) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from devd.daemon.device_state import DeviceState, Phase, Policy, remembered
 from devd.daemon.fences import Fences
 from devd.daemon.health_feed import most_sequence
 from devd.daemon.memory import baseline_fits
+from devd.daemon.sandbox_words import BROKEN
 from devd.daemon.stirring import Stirring
 from devd.daemon.turns import Turns
 from devd.daemon.workforce import End, Workforce
@@ -46,9 +47,6 @@ from devd.ipc.messages import (
     Usage,
     Written,
 )
-
-BROKEN = "broken"
-"""The level of a sandbox behind which works what must not: its worker touches nothing, and says so."""
 
 log = logging.getLogger("devd.supervisor")
 

@@ -229,16 +229,21 @@ def _registrations(status: Mapping[str, object], now_s: float) -> list[str]:
 
 
 def _sandboxes(status: Mapping[str, object]) -> list[str]:
-    """Return the sandboxes in use, each with the devices whose workers stand behind it."""
+    """Return the sandboxes in use, each with who stands behind it: devices' workers, scouts, the scribe."""
     found: dict[str, list[str]] = {}
-    for one in devices(status):
-        sandbox = mapping(one, "sandbox")
+    behind = [(text(one, "id"), mapping(one, "sandbox")) for one in devices(status)]
+    behind += [
+        (f"discovery of {text(one, 'name')}", mapping(mapping(one, "discovery"), "sandbox"))
+        for one in resources(status)
+    ]
+    behind.append(("CDI", mapping(mapping(mapping(status, "daemon"), "cdi"), "sandbox")))
+    for who, sandbox in behind:
         if sandbox:
             missing = "; ".join(f"{layer}: {why}" for layer, why in sorted(_pairs(mapping(sandbox, "missing"))))
             active = ", ".join(texts(sandbox, "active")) or "nothing"
             lack = f"; missing: {missing}" if missing else ""
-            found.setdefault(f"sandbox {text(sandbox, 'level')}: {active}{lack}", []).append(text(one, "id"))
-    return [f"{what} ({', '.join(ids)})" for what, ids in found.items()]
+            found.setdefault(f"sandbox {text(sandbox, 'level')}: {active}{lack}", []).append(who)
+    return [f"{what} ({', '.join(names)})" for what, names in found.items()]
 
 
 def _signals(status: Mapping[str, object]) -> list[str]:

@@ -83,6 +83,20 @@ WORKER_RESTARTS = Metric("devd_worker_restarts_total", "counter", "Workers of th
 PROBE_PASSED = Metric("devd_probe_passed", "gauge", "1 if the last finished probe passed.", _DEVICE)
 PROBE_DURATION = Metric("devd_probe_duration_seconds", "gauge", "How long the last finished probe took.", _DEVICE)
 PROBE_AGE = Metric("devd_probe_age_seconds", "gauge", "Time since the last finished probe.", _DEVICE)
+SANDBOX_LEVEL = Metric(
+    "devd_sandbox_level",
+    "gauge",
+    "How many of a resource's workers and scouts, or writers of CDI specifications, stand behind a sandbox of a level "
+    "(full, partial, basic, broken); levels that none has have no sample.",
+    ("role", "resource", "level"),
+)
+SANDBOX_MISSING = Metric(
+    "devd_sandbox_missing",
+    "gauge",
+    "How many of them lack a layer of the sandbox, and of all roles how many lack any; layers that none of a role "
+    "lacks have no sample.",
+    ("role", "resource", "layer"),
+)
 SANDBOX_LAYERS = Metric(
     "devd_sandbox_layers",
     "gauge",

@@ -1,7 +1,8 @@
 """The daemon's knowledge as a page of metrics, from the status tree and the numbers of calls and process alone."""
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from devd.daemon.metrics import catalog as m
 from devd.daemon.metrics.process import ProcessUse
 from devd.daemon.metrics.text import Distribution, Metric, Page, labels
 from devd.daemon.rpc_times import BOUNDS_S, RpcTimes
+from devd.daemon.sandbox_words import LAYERS, LEVELS, OTHER
 from devd.daemon.workforce import REFUSALS as COMMAND_REFUSALS
 from devd.ipc.identity import REFUSALS as PEER_REFUSALS
 
@@ -27,8 +29,12 @@ async def page(status: Tree, calls: RpcTimes, process: ProcessUse) -> str:
     """
     out = Page(m.CATALOG)
     _daemon(out, status["daemon"])
+    _lacking(out, status)
+    sandboxes: dict[str, list[Tree]] = {}
+    for device in status["devices"]:
+        sandboxes.setdefault(device["resource"], []).append(device["sandbox"])
     for resource in status["resources"]:
-        _resource(out, resource)
+        _resource(out, resource, sandboxes.get(resource["name"], []))
     for at, device in enumerate(status["devices"]):
         if at % DEVICES_A_TURN == 0:
             await asyncio.sleep(0)
@@ -47,15 +53,18 @@ def _daemon(out: Page, daemon: Tree) -> None:
     out.add(m.RELOADS, daemon["reloads"])
     out.add(m.FORKSERVER_UP, daemon["forkserver"]["pid"] is not None)
     out.add(m.FORKSERVER_RESTARTS, daemon["forkserver"]["restarts"])
+    _sandboxes(out, [(daemon.get("cdi") or {}).get("sandbox")], {"role": "scribe", "resource": ""})
 
 
-def _resource(out: Page, resource: Tree) -> None:
+def _resource(out: Page, resource: Tree, sandboxes: Iterable[Tree | None]) -> None:
     name = {"resource": resource["name"]}
     of = labels(name)
     out.add(m.RESOURCE_DEVICES, resource["devices"], of)
     out.add(m.RESOURCE_HEALTHY, resource["healthy"], of)
     out.add(m.RESOURCE_OFFERED, resource["offered"], of)
     discovery = resource["discovery"]
+    _sandboxes(out, [discovery.get("sandbox")], {"role": "scout", **name})
+    _sandboxes(out, sandboxes, {"role": "worker", **name})
     out.add(m.DISCOVERY_HEALTHY, discovery["health"] == "Healthy", of)
     out.add(m.DISCOVERY_AGE, discovery["age_s"], of)
     out.add(m.DISCOVERY_PROBLEMS, len(discovery["problems"]), of)
@@ -88,6 +97,28 @@ def _device(out: Page, device: Tree) -> None:
     if sandbox is not None:
         for state in ("active", "missing"):
             out.add(m.SANDBOX_LAYERS, len(sandbox[state]), labels({**ids, "state": state}))
+
+
+def _sandboxes(out: Page, said: Iterable[Tree | None], who: Mapping[str, str]) -> None:
+    """Add what processes said of their sandboxes, in words from fixed lists: they may say what they like."""
+    known = [one for one in said if one is not None]
+    levels = Counter(one["level"] if one["level"] in LEVELS else OTHER for one in known)
+    for level, count in sorted(levels.items()):
+        out.add(m.SANDBOX_LEVEL, count, labels({**who, "level": level}))
+    missing = Counter(
+        name for one in known for name in {layer if layer in LAYERS else OTHER for layer in one["missing"]}
+    )
+    for layer, count in sorted(missing.items()):
+        out.add(m.SANDBOX_MISSING, count, labels({**who, "layer": layer}))
+
+
+def _lacking(out: Page, status: Tree) -> None:
+    """Add how many processes lack anything of their sandbox: what an alert asks, 0 included."""
+    said = [device["sandbox"] for device in status["devices"]]
+    said += [resource["discovery"].get("sandbox") for resource in status["resources"]]
+    said.append((status["daemon"].get("cdi") or {}).get("sandbox"))
+    count = sum(bool(one["missing"]) for one in said if one is not None)
+    out.add(m.SANDBOX_MISSING, count, labels({"role": "all", "resource": "", "layer": "any"}))
 
 
 def _calls(out: Page, calls: RpcTimes) -> None:

@@ -8,6 +8,8 @@ from devd.daemon.metrics.catalog import CATALOG
 from devd.daemon.metrics.http import MAX_HEAD_BYTES
 from devd.daemon.metrics.server import MAX_CONNECTIONS, PAGE_KEPT_S, REQUEST_WITHIN_S
 from devd.daemon.rpc_times import BOUNDS_S, METHODS, RESULTS
+from devd.daemon.sandbox_words import LAYERS, LEVELS
+from devd.daemon.workforce import REFUSALS as COMMAND_REFUSALS
 from devd.ipc.identity import REFUSALS as PEER_REFUSALS
 
 INTRO = """# Metrics
@@ -51,8 +53,8 @@ not known any more has no samples.
 LABELS = """
 ## Labels
 
-How many series there are is bounded by the configuration: 15 for each device, ten for each resource, and some 130
-beside them.
+How many series there are is bounded by the configuration: 15 for each device, ten for each resource (and one for
+each level and each missing layer among its sandboxes), and some 130 beside them.
 Texts that may be anything, like reasons and paths, are in `devd status` and the logs, never in a label.
 
 | label | values |
@@ -62,8 +64,12 @@ Texts that may be anything, like reasons and paths, are in `devd status` and the
 | `phase` | {phases}: see [lifecycle.md](lifecycle.md) |
 | `state` of a registration | serving, registering, registered, waiting for kubelet, refused |
 | `state` of sandbox layers | active, missing |
+| `role` | worker, scout, scribe (the writer of CDI specifications; its `resource` is empty), all |
+| `level` of a sandbox | {levels}; other |
+| `layer` of a sandbox | {layers}; other; any |
 | `method` | {methods} |
 | `reason` of refused messages | {messages} |
+| `reason` of refused commands | {commands} |
 | `reason` of refused connections | {peers} |
 | `version` | devd's version |
 
@@ -98,7 +104,10 @@ def page() -> str:
         phases=", ".join(PHASES),
         methods=", ".join(METHODS),
         messages=", ".join(HEALTH_REFUSALS),
+        commands=", ".join(COMMAND_REFUSALS),
         peers=", ".join(PEER_REFUSALS),
+        levels=", ".join(LEVELS),
+        layers=", ".join(LAYERS),
         results="\n".join(f"| `{result}` | {meaning} |" for result, meaning in RESULTS.items()),
         bounds=", ".join(f"{bound:g}" for bound in BOUNDS_S),
     )

@@ -1,14 +1,22 @@
 """The workers' sandbox as the daemon runs it: reported, required, widened, and checked from outside."""
 
+import asyncio
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from devd.daemon.demo.rig import Rig
+from devd.daemon.sandbox_words import LAYERS, LEVELS
+from devd.daemon.scout_feed import FIRST_LISTINGS_WITHIN_S
+from devd.workers.drivers import DRIVERS, KINDS, make_driver
 from tests.faults.worlds import FILES, SIM, files, scenario, sim, until
 
 TWO = "[{name: one}, {name: two}]"
+WITHOUT_SYS_ADMIN = """import os, sys
+os.execvp("setpriv", ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", sys.executable, "-m", "devd",
+                      *sys.argv[1:]])"""
 
 
 def uids(pid: int) -> set[str]:
@@ -84,20 +92,13 @@ def test_cgroup_is_a_layer_where_it_was_asked_for() -> None:
 def test_required_sandbox_that_lacks_a_layer_makes_the_device_unhealthy() -> None:
     """With `sandbox: required` a missing layer is the device's reason, and its hardware is not touched.
 
-    It is required of discovery as well: what that lacks is the resource's reason, and nothing is listed.
+    Discovery that only looks does so in any case, and tells what it lacks itself: the device is there to be told of.
     """
     lacks = "the sandbox is required and lacks"
 
     async def play(rig: Rig) -> None:
-        def discovery() -> str:
-            return str(rig.status()["resources"][0]["discovery"]["reason"])
-
-        await until(lambda: rig.status()["devices"] or lacks in discovery(), "discovery's word")
-        assert rig.status()["resources"][0]["sandbox"]["mode"] == "required"
-        if lacks in discovery():
-            assert rig.status()["devices"] == []
-            return
         await until(lambda: rig.device("one")["sandbox"] is not None, "its word")
+        assert rig.status()["resources"][0]["sandbox"]["mode"] == "required"
         missing = rig.device("one")["sandbox"]["missing"]
         if missing:
             await until(lambda: lacks in rig.device("one")["reason"], "the reason")
@@ -107,6 +108,76 @@ def test_required_sandbox_that_lacks_a_layer_makes_the_device_unhealthy() -> Non
             await rig.healthy(SIM, 1)
 
     scenario(sim("[{name: one}]", more="    sandbox: required\n"), play)
+
+
+def test_required_sandbox_without_the_right_to_it_shows_each_device() -> None:
+    """Where devd may not make network namespaces, each device is listed, Unhealthy, with the layer it lacks.
+
+    Scout and metrics name the layer as well.
+    """
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("takes root and setpriv to give one capability up")
+
+    async def play(rig: Rig) -> None:
+        await rig.end_daemon()
+        rig.program = ("-c", WITHOUT_SYS_ADMIN)
+        rig.start_daemon()
+        for name in ("one", "two"):
+            await until(lambda: "lacks" in rig.device(name)["reason"], "the reason")  # noqa: B023 - waited for here
+            assert "the sandbox is required and lacks network_namespace (EPERM" in rig.device(name)["reason"]
+            assert rig.device(name)["health"] == "Unhealthy"
+        discovery = rig.status()["resources"][0]["discovery"]
+        assert discovery["health"] == "Healthy"
+        assert "network_namespace" in discovery["sandbox"]["missing"]
+        assert "seccomp" in discovery["sandbox"]["active"]
+
+    scenario(sim(TWO, more="    sandbox: required\n"), play)
+
+
+def test_words_of_the_sandbox_are_those_that_workers_say() -> None:
+    """Levels and layers that the front knows are those of real workers and scouts: none of them is another word."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 2)
+        await confined(rig)
+        resource = rig.status()["resources"][0]
+        for said in (rig.device("one")["sandbox"], rig.device("two")["sandbox"], resource["discovery"]["sandbox"]):
+            assert said["level"] in LEVELS
+            assert {*said["active"], *said["missing"]} <= set(LAYERS)
+            assert {"seccomp", "capabilities", "limits"} <= {*said["active"], *said["missing"]}
+
+    scenario(sim(TWO), play)
+
+
+@pytest.mark.parametrize("driver", [*DRIVERS, *KINDS])
+def test_discovery_that_runs_a_vendors_code_is_no_mere_look(driver: str) -> None:
+    """Only the driver that loads a library and opens a node looks no more than a worker does without its sandbox."""
+    match: dict[str, dict[str, object]] = {
+        "node": {"path": "/dev/null"},
+        "sim": {"count": 1},
+        "usb": {"vendor": "0403"},
+        "pci": {"vendor": "0x8086"},
+    }
+    assert make_driver(driver, match.get(driver, {})).needs.only_looks == (driver != "nvidia")
+
+
+@pytest.mark.parametrize("driver", ["lamp", "broken"])
+def test_resource_whose_scout_fails_keeps_no_other_waiting(driver: str) -> None:
+    """First lists are waited for together; a scout that cannot look, or dies, has said what it has to say."""
+    other = f"""  - name: test.devd.io/other
+    driver: {driver}
+    match: {{room: /nowhere}}
+    probe: {{kind: driver, period: 1s, timeout: 1s}}
+"""
+
+    async def run() -> None:
+        rig = Rig(sim(TWO) + other)
+        rig.environment["PYTHONPATH"] = str(Path(__file__).parents[1] / "support/lamp")
+        async with rig:
+            assert await rig.healthy(SIM, 2) < FIRST_LISTINGS_WITHIN_S
+            assert rig.status()["resources"][1]["discovery"]["health"] == "Unhealthy"
+
+    asyncio.run(run())
 
 
 def test_widened_sandbox_is_shown_and_reaches_the_worker(tmp_path: Path) -> None:

@@ -69,6 +69,17 @@ def test_wide_cuts_nothing_and_tells_all() -> None:
     assert "/etc/devd/devd.yaml" in text
 
 
+def test_sandboxes_of_scouts_and_scribe_stand_with_the_workers() -> None:
+    """Whoever stands behind a sandbox is named with it: a device, a resource's discovery, the writer of CDI files."""
+    full = {"level": "full", "active": ["seccomp"], "missing": {}}
+    discovery = {"pid": 12, "health": "Healthy", "reason": "", "age_s": 4.0, "problems": [], "sandbox": full}
+    status = tree([device("a", sandbox=full)], [resource("devd.io/a", discovery=discovery)])
+    status["daemon"]["cdi"] = {"sandbox": {**full, "level": "partial", "missing": {"cgroup": "EACCES"}}}
+    lines = shown(status, 200, wide=True)
+    assert "sandbox full: seccomp (a, discovery of devd.io/a)" in lines
+    assert "sandbox partial: seccomp; missing: cgroup: EACCES (CDI)" in lines
+
+
 def test_problems_are_listed_beneath() -> None:
     """What is wrong beside a device's own health is told once, with its resource."""
     status = tree(

@@ -134,6 +134,31 @@ def test_well_and_ill_devices() -> None:
     assert ("devd_probe_passed", tuple(sorted(ill.items()))) not in found
 
 
+def test_sandboxes_are_counted_by_level_and_missing_layer() -> None:
+    """Workers, scouts and the scribe are told apart; what a hostile one calls its layers is no label of its own."""
+    odd = {"level": "perfect", "active": [], "missing": {"oom_score": "x", "my\nown": "y", "and another": "z"}}
+    full = {"level": "full", "active": ["seccomp"], "missing": {}}
+    scout = {"pid": 1, "health": "Healthy", "reason": "", "age_s": 1.0, "problems": [], "sandbox": full}
+    devices = [
+        sample.device("a"),
+        sample.device("b"),
+        sample.device("c", sandbox=odd),
+        sample.device("d", sandbox=None),
+    ]
+    status = tree(devices, [sample.resource("devd.io/serial", discovery=scout)])
+    status["daemon"]["cdi"] = {"sandbox": full}
+    found = samples(status)
+    worker = {"role": "worker", "resource": "devd.io/serial"}
+    assert of(found, "devd_sandbox_level", **worker, level="basic") == 2
+    assert of(found, "devd_sandbox_level", **worker, level="other") == 1
+    assert of(found, "devd_sandbox_level", role="scout", resource="devd.io/serial", level="full") == 1
+    assert of(found, "devd_sandbox_level", role="scribe", resource="", level="full") == 1
+    assert of(found, "devd_sandbox_missing", **worker, layer="oom_score") == 3
+    assert of(found, "devd_sandbox_missing", **worker, layer="other") == 1
+    assert of(found, "devd_sandbox_missing", role="all", resource="", layer="any") == 3
+    assert len([name for name, _labels in found if name == "devd_sandbox_missing"]) == 3
+
+
 @pytest.mark.parametrize("lease_s", [None, -0.4, 0.0])
 def test_lease_that_is_over_is_zero(lease_s: float | None) -> None:
     """A lease that ended a moment ago, before its timer ran, is never negative."""
