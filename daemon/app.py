@@ -350,6 +350,8 @@ class Daemon:
         """End in the order that tells no lies: first the streams, then the workers."""
         self._reload.close()
         self._cdi.close()
+        # Before the servers stop: a call that is cut short tells nobody why.
+        self._desk.close()
         await self._fleet.stop(ENDPOINTS_LEAVE_WITHIN_S)
         for charge in self._supervisor:
             self._supervisor.send(charge.state.id, ev.Retired(self._supervisor.now()))
