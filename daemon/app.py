@@ -14,6 +14,7 @@ from typing import Any
 
 import zmq
 
+from devd.daemon import early_signals
 from devd.daemon import events as ev
 from devd.daemon.cdi_desk import SCRIBE_ID, CdiDesk
 from devd.daemon.cgroups import Cgroups
@@ -87,6 +88,7 @@ def run(options: RunOptions) -> int:
     config = overridden(config, options)
     for warning in collisions(config):
         log.warning("%s", warning)
+    early_signals.hold_back()
     try:
         with RuntimeLock(RuntimeLayout(options.runtime_dir, options.control_group)) as layout:
             _spare_what_stays()
@@ -121,9 +123,11 @@ class Daemon:
     async def run(self) -> int:
         """Run until told to end."""
         loop = asyncio.get_running_loop()
-        self._notifier = Notifier(loop, lambda: self._fleet.settled, self._in_short)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in early_signals.ENDS:
             loop.add_signal_handler(number, self._end_asked, number)
+        for held in early_signals.held_back():
+            self._end_asked(held)
+        self._notifier = Notifier(loop, lambda: self._fleet.settled, self._in_short)
         self._watchdog = Watchdog(loop)
         _become_subreaper()
         _raise_descriptor_limit()
@@ -131,6 +135,8 @@ class Daemon:
         memory = MemoryStore(self._options.state_dir, here())
         loaded = await asyncio.to_thread(memory.load)
         self._memory = memory
+        if self._ended.is_set():
+            return self._ended_early()
         self._auth = PeerAuthenticator(self._context)
         loop.add_reader(self._auth.fd, self._authenticate)
         bus = HealthSubscriber(self._context, self._layout.health)
@@ -336,12 +342,25 @@ class Daemon:
         self._signals += 1
         log.info("%s: ending%s", signal.Signals(number).name, " at once" if self._signals > 1 else "")
         self._ended.set()
-        self._wake()
+        # Whoever waits for the workers' ends need not any longer.
+        self._changed.set()
+
+    def _ended_early(self) -> int:
+        """Let go of what there is before anything was offered."""
+        self._notifier.close()
+        self._watchdog.close()
+        self._memory.close(DISKS_WITHIN_S / 2)
+        self._journal.close(DISKS_WITHIN_S / 2)
+        self._context.destroy(linger=0)
+        log.info("devd ended before it served", extra={"event": "end"})
+        return EXIT_OK
 
     async def _take_apart(self) -> None:
         """End in the order that tells no lies: first the streams, then the workers."""
         self._reload.close()
         self._cdi.close()
+        # Before the servers stop: a call that is cut short tells nobody why.
+        self._desk.close()
         await self._fleet.stop(ENDPOINTS_LEAVE_WITHIN_S)
         for charge in self._supervisor:
             self._supervisor.send(charge.state.id, ev.Retired(self._supervisor.now()))

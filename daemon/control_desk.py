@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from devd.daemon import events as ev
 from devd.daemon.claimed_text import REASON_CHARS, plain
+from devd.daemon.device_state import DeviceState, Phase
 from devd.daemon.door_keeper import DoorKeeper
 from devd.daemon.injection import inject
 from devd.daemon.reset_orders import ResetOrders
@@ -180,11 +181,14 @@ class ControlDesk:
         }
         if request.verb == "restart" and request.args.get("forget") is True:
             self._supervisor.forget_baseline(device)
+        held = _held(charge.state)
         if request.verb in orders:
             self._supervisor.send(device, orders[request.verb])
-            return ControlReply(ok=True, error="")
-        if not self._supervisor.probe_now(device):
-            return ControlReply(ok=False, error=f"{device}: no worker can be asked now ({charge.state.phase})")
+            waits = held if request.verb == "restart" else ""
+            return ControlReply(ok=True, error="", data={"waits": waits} if waits else {})
+        if held or not self._supervisor.probe_now(device):
+            why = f"no worker can be asked {held or f'now ({charge.state.phase})'}"
+            return ControlReply(ok=False, error=f"{device}: {why}")
         return ControlReply(ok=True, error="")
 
     def _inject(self, request: ControlRequest, caller: Caller) -> ControlReply:
@@ -194,6 +198,14 @@ class ControlDesk:
         target = plain(str(request.args.get("target")), REASON_CHARS)
         _log_order(caller, "inject", target, plain(str(request.args.get("fault")), REASON_CHARS))
         return ControlReply(ok=True, error="", data={"devices": list(devices)})
+
+
+def _held(state: DeviceState) -> str:
+    """Return what an order has to wait for where a process that was killed still holds the device, or nothing."""
+    if state.phase is not Phase.STOPPING:
+        return ""
+    who = f"process {state.pid}" if state.pid is not None else "the worker that was ordered"
+    return f"before {who} is gone, which holds the device and was killed"
 
 
 def _log_order(caller: Caller, verb: str, target: str = "", detail: str = "") -> None:

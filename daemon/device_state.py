@@ -91,9 +91,9 @@ class DeviceState:
     ``falls`` are when it fell from well; ``stale``: its worker was made by a spec that is not valid any more. What
     began before ``forgiven_s`` counts from then only: the front was away. ``excused`` and ``lease_excused``: the
     deadline and the lease have had their IN_FLIGHT_S. ``earned_until_s`` is the lease without what a reset holds open;
-    ``heard_s`` when the worker last said something. ``loop_from``: the incarnation whose end began this crash loop;
-    with ``salt``, this run of devd's, it makes the loop's jitter. ``over``: its process has ended, and its end has not
-    been told. ``killed_for`` is why devd ends this worker; ``last_exit`` how the last one ended by the kernel's word,
+    ``heard_s`` when the worker last spoke. ``loop_from``: the incarnation whose end began this crash loop; with
+    ``salt``, this run of devd's, it makes the loop's jitter. ``over``: its process has ended, and its end has not been
+    told. ``killed_for`` is why devd ends this worker; ``last_exit`` how the last one ended by the kernel's word,
     ``last_end`` the same with whose doing it was.
     """
 

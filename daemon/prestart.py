@@ -19,6 +19,8 @@ ANSWER_WITHIN_S = 24.0
 NO_ANSWER_S = 1.0
 """A device's expiry is answered at once, but by nobody when the device is not supervised any more."""
 
+ENDING = "devd is ending, and asks for nothing any more"
+
 Ask = Callable[[str, int], None]
 
 
@@ -50,6 +52,13 @@ class PreStartDesk:
         self._next = 0
         self._waiting: dict[int, Waiter] = {}
         self._book = StartBook()
+        self._ending = False
+
+    def close(self) -> None:
+        """Answer whoever waits, and whoever still comes: devd ends. The resets themselves end with their workers."""
+        self._ending = True
+        for number in list(self._waiting):
+            self.answered(number, ok=False, text=ENDING)
 
     def allocated(self, resource: str, ids: Sequence[str]) -> None:
         """Take note that ids were given to a container that will ask for its start."""
@@ -86,6 +95,8 @@ class PreStartDesk:
         waits.answer.set_result("" if ok else text or "not healthy after its reset")
 
     def _refused(self, case: Case) -> list[str]:
+        if self._ending:
+            return [f"{one.id}: {ENDING}" for one in case.start.devices]
         if not case.start.ordered:
             return []
         found = [(one.id, occupied(one.id, [case], self._book, self._find).refused) for one in case.start.devices]

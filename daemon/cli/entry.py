@@ -291,8 +291,9 @@ def _order(arguments: argparse.Namespace) -> int:
         ask(arguments.runtime_dir, "reset", {**order, "force": arguments.force}, RESET_WITHIN_S)
         put(f"{arguments.device}: reset, and well")
         return exits.OK
-    ask(arguments.runtime_dir, arguments.verb, order)
-    put(f"{arguments.device}: {arguments.verb} ordered; 'devd status {arguments.device}' shows what comes of it")
+    waits = ask(arguments.runtime_dir, arguments.verb, order).get("waits")
+    ordered = f"{arguments.verb} ordered, and not done {waits}" if waits else f"{arguments.verb} ordered"
+    put(f"{arguments.device}: {ordered}; 'devd status {arguments.device}' shows what comes of it")
     return exits.OK
 
 

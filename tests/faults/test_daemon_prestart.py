@@ -82,6 +82,23 @@ def test_many_calls_at_once_share_one_reset() -> None:
     scenario(sim("[{name: one}]", more="    replicas: 10\n" + reset(takes="2s")), play)
 
 
+def test_end_of_devd_answers_the_container_that_waits() -> None:
+    """SIGTERM in the middle of a reset: the call is answered with device and cause, and not merely cut off."""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 1)
+        held = await rig.kubelet.allocate(SIM)
+        call = asyncio.create_task(rig.kubelet.pre_start(SIM, held.ids))
+        await until(lambda: rig.device("one")["phase"] == "resetting", "the reset")
+        code, _took_s = await rig.end_daemon()
+        assert code == 0
+        with pytest.raises(ContainerStartError, match="one: devd is ending") as caught:
+            await call
+        assert AGAIN in str(caught.value)
+
+    scenario(sim("[{name: one}]", more=reset(takes="20s")), play)
+
+
 def test_restart_by_an_operator_in_the_middle_of_a_reset() -> None:
     """An operator's restart ends the reset's worker; the waiting container is told so, and the device comes back."""
 

@@ -1,6 +1,8 @@
 """A device whose driver holds its worker in uninterruptible sleep: fenced, until the kernel lets go."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -136,6 +138,33 @@ def _scan_pid(rig: Rig) -> int:
 
 def _scan_age_s(rig: Rig) -> float:
     return float(_discovery(rig)["age_s"])
+
+
+def test_orders_on_a_fenced_device_say_what_they_wait_for(hung: HungFile) -> None:
+    """'devd restart' names the process it waits for and is done once that is gone; 'devd probe' is refused with it."""
+    config = files(hung.path, probe="{kind: open, period: 200ms, timeout: 500ms}", more=WELL)
+
+    async def play(rig: Rig) -> None:
+        await until(lambda: answers(rig) and len(rig.status()["devices"]) == 2, "the devices")
+        name = next(one["id"] for one in rig.status()["devices"] if one["resource"] == FILES)
+        hung.begin()
+        await until(lambda: rig.device(name)["wedged"], "the fence")
+        pid = rig.device(name)["pid"]
+        restart, probe = _devd(rig, "restart", name), _devd(rig, "probe", name)
+        assert (restart.returncode, probe.returncode) == (0, 1)
+        assert f"{name}: restart ordered, and not done before process {pid} is gone" in restart.stdout
+        assert f"{name}: no worker can be asked before process {pid} is gone" in probe.stderr
+        assert "ordered;" in _devd(rig, "restart", "well").stdout
+        hung.release()
+        await until(lambda: rig.device(name)["pid"] not in (None, pid), "the worker that was ordered")
+
+    scenario(config, play)
+
+
+def _devd(rig: Rig, verb: str, device: str) -> subprocess.CompletedProcess[str]:
+    """Give an order as an operator does."""
+    command = [sys.executable, "-m", "devd", verb, device, "--runtime-dir", str(rig.layout.root)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=GRACE_S, check=False)
 
 
 def test_orderly_end_does_not_wait_for_a_wedged_worker(hung: HungFile) -> None:

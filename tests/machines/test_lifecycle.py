@@ -1,9 +1,11 @@
 """The lifecycle under random histories, against an oracle that keeps its own books."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -39,6 +41,10 @@ MEMORIES = (
     Memory(held=True, falls=(997.0, 999.0)),
 )
 """What an earlier daemon may have left behind."""
+HISTORIES = int(os.environ.get("DEVD_HISTORIES", "2000"))
+"""Half a minute of computing; whoever has more time asks for more."""
+STEPS = 40
+RUN_WITHIN_S = max(600, HISTORIES // 2)
 PAUSES_S = (0.0, 0.01, 0.3, 0.3, 0.7, 0.7, 1.1, 1.7, 2.5, 6.0, 16.0, 61.0)
 """Telling pauses: around each deadline of the policy, rather than any number."""
 
@@ -696,5 +702,5 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert self.state.deadline_s is not None or (self.state.phase is Phase.STOPPING and self.state.wedged)
 
 
-LifecycleMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
-TestLifecycle = LifecycleMachine.TestCase
+LifecycleMachine.TestCase.settings = settings(max_examples=HISTORIES, stateful_step_count=STEPS, deadline=None)
+TestLifecycle = pytest.mark.timeout(RUN_WITHIN_S)(LifecycleMachine.TestCase)

@@ -88,6 +88,24 @@ def test_late_and_doubled_answers_are_nobodys() -> None:
     asyncio.run(run())
 
 
+def test_desk_that_closes_answers_whoever_waits_and_whoever_comes() -> None:
+    """At devd's end a container that waits is told so at once, and one that comes is asked about nothing any more."""
+
+    async def run() -> None:
+        made, asked, _ = desk(lambda _one, _device, _waiter: None)
+        waits = asyncio.ensure_future(made.ready(start("a", "b")))
+        while len(asked) < 2:  # noqa: ASYNC110 - a list tells of no event
+            await asyncio.sleep(0)
+        made.close()
+        with pytest.raises(PreStartError, match=r"^a: devd is ending.*; b: devd is ending.*\(the kubelet tries"):
+            await waits
+        with pytest.raises(PreStartError, match=r"^c: devd is ending"):
+            await made.ready(start("c"))
+        assert len(asked) == 2
+
+    asyncio.run(run())
+
+
 def test_refused_reset_is_not_begun() -> None:
     """What stands in the way is told in its own words, no device is asked, and no kubelet is spoken of."""
 
