@@ -149,7 +149,7 @@ class Daemon:
             self._layout,
             self._auth,
             tell,
-            lambda fences: MemoryKeeper(memory, loaded, fences),
+            lambda fences: MemoryKeeper(memory, loaded, fences, _serves_devd),
             Cgroups.here() if self._options.cgroup else Cgroups(None),
         )
         loop.add_signal_handler(signal.SIGCHLD, self._supervisor.workforce.reap)

@@ -23,7 +23,9 @@ from devd.daemon.deadlines import Deadlines
 from devd.daemon.device_state import DeviceState, Phase, Policy, remembered
 from devd.daemon.fences import Fences
 from devd.daemon.health_feed import most_sequence
+from devd.daemon.holds import Holds
 from devd.daemon.memory import baseline_fits
+from devd.daemon.recollection import Recollection
 from devd.daemon.turns import Turns
 from devd.daemon.workforce import End, Workforce
 from devd.ipc.endpoints import RuntimeLayout, ipc_address
@@ -36,6 +38,7 @@ from devd.ipc.messages import (
     Hello,
     Inject,
     Listing,
+    Node,
     ProbeNow,
     Reset,
     ResetDone,
@@ -63,13 +66,16 @@ class Supervisor:
         self._cgroups = cgroups
         self._loop = loop
         self._fences = Fences(loop, self._fence_ended)
-        self._keeper = remember(self._fences)
+        self._groups = proc.Groups()
         self._census = Census(loop)
         self._health_endpoint = ipc_address(layout.health)
         self.place = str(layout.root.absolute())
         """Where this devd runs: its runtime directory, which no other one has."""
         self._tell = tell
         self._charges: dict[str, Charge] = {}
+        self.holds = Holds(self._fences, self._charges)
+        self._keeper = remember(self._fences)
+        self._memory = Recollection(loop, self._keeper, self.holds, self._charges, self.send, tell.changed)
         self._crowd = Crowd()
         self.turns = Turns(loop)
         self._deadlines = Deadlines(loop, self.turns, self._charges, self.send)
@@ -77,17 +83,22 @@ class Supervisor:
 
     # ---- the charges ----
 
-    def add(self, device: str, resource: str, policy: Policy, make_spec: SpecMaker) -> None:
-        """Take a device into care and order its first worker; one that is still on its way out comes back."""
+    def add(
+        self, device: str, resource: str, policy: Policy, make_spec: SpecMaker, nodes: tuple[Node, ...] = ()
+    ) -> None:
+        """Take a device into care and order its first worker; one that is still on its way out comes back.
+
+        None is ordered while a process that does not end holds one of its nodes.
+        """
         charge = self._charges.get(device)
         if charge is not None:
             charge.resource, charge.policy, charge.make_spec = resource, policy, make_spec
             self.send(device, ev.Found(self.now()))
             return
-        memory = self._keeper.recall(device)
-        state, effects = lifecycle.birth(device, self.now(), policy, memory)
-        charge = Charge(resource, state, policy, make_spec, since_wall_s=time.time())
+        state, effects = lifecycle.birth(device, self.now(), policy, self._memory.of(device, nodes))
+        charge = Charge(resource, state, policy, make_spec, nodes, remembered(state), since_wall_s=time.time())
         self._charges[device] = charge
+        self.holds.born(charge)
         if state.decided:
             self._tell.changed(device)
         self._run(charge, effects, state)
@@ -179,8 +190,7 @@ class Supervisor:
             detail = f"{word}: {after.reason or 'lease granted'}"
             alarm = not after.healthy and after.phase is not Phase.LEAVING
             self._record(after.id, "verdict", detail, alarm=alarm, health=word, probe_at_s=probe_at_s)
-        if (memory := remembered(after)) != remembered(before):
-            self._keeper.keep(after.id, memory)
+        self._memory.note(charge)
         if (after.healthy, after.listed) != (before.healthy, before.listed):
             self._tell.turned(after.id)
         shown = (after.healthy, after.listed, after.decided, after.reason, after.phase)
@@ -192,17 +202,7 @@ class Supervisor:
         for effect in effects:
             match effect:
                 case ev.Spawn(incarnation):
-                    charge.sandbox = None
-                    endpoint = self.workforce.socket_for_next()
-                    spec = charge.make_spec(incarnation, self._health_endpoint, endpoint)
-                    sandbox = {**spec.sandbox, **self._cgroups.options(device)}
-                    baseline = self._keeper.baseline(device)
-                    spec = replace(spec, sandbox=sandbox, baseline=baseline, injected=charge.injected)
-                    charge.simulated = spec.probe.get("kind") == "sim"
-                    charge.asks_usage = spec.reset is not None and spec.reset.get("kind") == "driver"
-                    uid = spec.sandbox.get("uid")
-                    charge.uid = uid if isinstance(uid, int) else -1
-                    self.workforce.spawn(device, spec)
+                    self._spawn(charge, incarnation)
                 case ev.AskStop():
                     self.workforce.send(device, Stop())
                 case ev.Kill(incarnation, _, inspect):
@@ -217,9 +217,33 @@ class Supervisor:
                     else:
                         self._record(device, event, detail)
                 case ev.Forget():
-                    self._charges.pop(device, None)
-                    self._cgroups.remove(device)
-                    self._tell.forgotten(device)
+                    self._forget(charge)
+
+    def _forget(self, charge: Charge) -> None:
+        device = charge.state.id
+        self._charges.pop(device, None)
+        self._memory.forgotten(charge)
+        self._cgroups.remove(device)
+        self._tell.forgotten(device)
+
+    def _spawn(self, charge: Charge, incarnation: int) -> None:
+        device = charge.state.id
+        charge.sandbox = None
+        endpoint = self.workforce.socket_for_next()
+        spec = charge.make_spec(incarnation, self._health_endpoint, endpoint)
+        charge.nodes = spec.target.nodes if spec.target is not None else ()
+        if (hold := self.holds.on(device, charge.nodes)) is not None:
+            # Its nodes have become those that a process holds: one process a wedged device, never more.
+            self._loop.call_soon(self.spawn_failed, device, incarnation, hold.words)
+            return
+        sandbox = {**spec.sandbox, **self._cgroups.options(device)}
+        baseline = self._keeper.baseline(device)
+        spec = replace(spec, sandbox=sandbox, baseline=baseline, injected=charge.injected)
+        charge.simulated = spec.probe.get("kind") == "sim"
+        charge.asks_usage = spec.reset is not None and spec.reset.get("kind") == "driver"
+        uid = spec.sandbox.get("uid")
+        charge.uid = uid if isinstance(uid, int) else -1
+        self.workforce.spawn(device, spec)
 
     def _order_reset(self, charge: Charge, order: Reset) -> None:
         """Send a reset; one of a driver's own goes once it is known who uses what.
@@ -256,10 +280,14 @@ class Supervisor:
         self.turns.put(("kill", device, incarnation), work)
 
     def _kill(self, device: str, incarnation: int, *, inspect: bool) -> None:
-        pid = self.workforce.pid(device, incarnation) or self._fences.pid(device)
-        detail = proc.observe(pid) if inspect and pid is not None else ""
+        charge = self._charges.get(device)
+        pid = self.workforce.pid(device, incarnation)
+        fence = self._fences.of(device, charge.nodes) if charge is not None and pid is None else None
+        if fence is not None:
+            pid = fence.pid
+            self._fences.kill(fence)
+        detail = self._groups.observe(pid) if inspect and pid is not None else ""
         self.workforce.kill(device, incarnation)
-        self._fences.kill(device)
         if detail:
             self._loop.call_soon(self.send, device, ev.Observed(self.now(), incarnation, detail))
 
@@ -299,12 +327,19 @@ class Supervisor:
         ordered = state.respawn or not (state.wanted and state.present)
         wait_s = 0.0 if ordered else self._crowd.wait_s(self.now())
         self.send(device, ev.Exited(self.now(), incarnation, end.detail, wait_s))
+        self._let_go()
 
     def _fence_ended(self, device: str) -> None:
-        charge = self._charges.get(device)
-        if charge is not None:
-            self._record(device, "exit", f"worker {charge.state.pid} of an earlier devd is gone")
-            self.send(device, ev.Exited(self.now(), 0, "left by an earlier devd"))
+        self._let_go()
+        self._tell.changed(device)
+
+    def _let_go(self) -> None:
+        """Start a worker for each device that waited for a process that has ended now."""
+        for device in self.holds.over():
+            charge = self._charges.get(device)
+            if charge is not None:
+                self._record(device, "exit", f"process {charge.state.pid}, which held the device, is gone")
+                self.send(device, ev.Exited(self.now(), 0, "held the device"))
 
     def said(self, device: str, incarnation: int, message: FromWorker) -> None:
         """Take in a message from a worker's own channel; it may speak for itself alone."""
