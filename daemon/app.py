@@ -136,6 +136,7 @@ class Daemon:
             self._device_changed,
             self._device_turned,
             self._forgotten,
+            self._journal.forget,
             self._listed,
             self._answered,
             self._respects,
@@ -213,7 +214,6 @@ class Daemon:
 
     def _forgotten(self, device: str) -> None:
         self._feed.forget(device)
-        self._journal.forget(device)
         if not _serves_devd(device):
             self._fleet.scouts.forgotten(device)
         self._wake()

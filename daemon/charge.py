@@ -63,13 +63,15 @@ class Listeners:
     """Whom the supervisor tells.
 
     ``changed`` comes after each step that changed what is shown of a device, ``turned`` before it when the kubelet's
-    list is another one by it. ``respects`` is asked when a reset begins: for a device and those who wait for it, it
-    returns what tells at any moment whom the reset must not disturb.
+    list is another one by it. ``departed`` comes before ``forgotten`` for a device that has left the node. ``respects``
+    is asked when a reset begins: for a device and those who wait for it, it returns what tells at any moment whom the
+    reset must not disturb.
     """
 
     changed: Callable[[str], None]
     turned: Callable[[str], None]
     forgotten: Callable[[str], None]
+    departed: Callable[[str], None]
     listed: Callable[[str, Listing], None]
     answered: Callable[[int, str, bool, str], None]
     respects: Callable[[str, Sequence[int]], Callable[[], Occupied]]

@@ -223,6 +223,8 @@ class Supervisor:
         device = charge.state.id
         self._charges.pop(device, None)
         self._memory.forgotten(charge)
+        if not charge.state.present:
+            self._tell.departed(device)
         self._cgroups.remove(device)
         self._tell.forgotten(device)
 

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,11 @@ async def probed_on(rig: Rig, times: int = 5) -> None:
     await until(lambda: rig.device("well")["last_probe"] is not None, "a probe of the neighbour")
     for _ in range(times):
         before = rig.device("well")["last_probe"]["at"]
-        await until(lambda before=before: rig.device("well")["last_probe"]["at"] > before, "a probe of the neighbour")
+        await until(partial(_probed_since, rig, before), "a probe of the neighbour")
+
+
+def _probed_since(rig: Rig, at: str) -> bool:
+    return str(rig.device("well")["last_probe"]["at"]) > at
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
