@@ -88,8 +88,7 @@ class Groups:
         if state in {"D", "T", "t"}:
             return observe(worker)
         if state is not None and state not in "ZX":
-            stuck = [pid for pid in _descendants(worker) if _state(pid) == "D"]
-            return "; ".join([observe(worker), *(f"its {_named(pid)}" for pid in stuck[:MAX_NAMED])])
+            return "; ".join(one for one in (observe(worker), stuck(worker)) if one)
         left = [one.pid for one in self._members(worker) if one.pid != worker]
         if not left:
             return observe(worker)
@@ -103,6 +102,12 @@ class Groups:
         if now_s - self._seen_at_s > LOOK_AGAIN_S:
             self._seen, self._seen_at_s = groups(), now_s
         return self._seen.get(leader, [])
+
+
+def stuck(worker: int) -> str:
+    """Return which processes that a worker has started sleep uninterruptibly, as ``observe`` does, or nothing."""
+    pids = [pid for pid in _descendants(worker) if _state(pid) == "D"]
+    return "; ".join(f"its {_named(pid)}" for pid in pids[:MAX_NAMED])
 
 
 def _named(pid: int) -> str:

@@ -404,7 +404,11 @@ class Supervisor:
         if health.seq > most_sequence(self.now() - state.spawned_at_s):
             self.misbehaved(device, state.incarnation, f"sent the impossible sequence number {health.seq}")
             return "future"
-        self.send(device, ev.Reported(self.now(), health.incarnation, bounded_health(health)))
+        health = bounded_health(health)
+        if health.verdict == "fail" and state.pid is not None and (stuck := proc.stuck(state.pid)):
+            # The worker may not see of its own command what it hangs in.
+            health = replace(health, reason=f"{health.reason}; {stuck}")
+        self.send(device, ev.Reported(self.now(), health.incarnation, health))
         return ""
 
     # ---- the end ----

@@ -127,6 +127,23 @@ def _has(pid: int, path: str) -> bool:
     return path.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
+def test_living_workers_command_is_named(hung: HungFile) -> None:
+    """A command that SIGKILL cannot end fails each probe, with name, state and kernel stack; none runs beside it."""
+
+    async def play(rig: Rig) -> None:
+        name = await the_device(rig)
+        await until(hung.hangs, "the call")
+        (command,) = hanging(hung)
+        seen = f"its process {command} (cat) is in uninterruptible sleep (D) in request_wait_answer, kernel stack"
+        await until(lambda: seen in rig.device(name)["reason"], "the command")
+        assert "hangs in the kernel" in rig.device(name)["reason"]
+        await probed_on(rig)
+        assert hanging(hung) == [command]
+        assert rig.device(name)["incarnation"] == 1
+
+    scenario(files(hung.path, probe=EXEC, more=WELL), play)
+
+
 def test_dead_workers_command_is_named(hung: HungFile) -> None:
     """A worker is killed while its command hangs: the command is told, with its name, state and kernel stack."""
 
