@@ -144,6 +144,7 @@ class Daemon:
             self._device_changed,
             self._device_turned,
             self._forgotten,
+            self._journal.forget,
             self._listed,
             self._answered,
             self._respects,
@@ -157,7 +158,7 @@ class Daemon:
             self._layout,
             self._auth,
             tell,
-            lambda fences: MemoryKeeper(memory, loaded, fences),
+            lambda fences: MemoryKeeper(memory, loaded, fences, _serves_devd),
             Cgroups.here() if self._options.cgroup else Cgroups(None),
         )
         loop.add_signal_handler(signal.SIGCHLD, self._supervisor.workforce.reap)
@@ -225,7 +226,6 @@ class Daemon:
 
     def _forgotten(self, device: str) -> None:
         self._feed.forget(device)
-        self._journal.forget(device)
         if not _serves_devd(device):
             self._fleet.scouts.forgotten(device)
         self._wake()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from devd.daemon.device_state import DeviceState, Memory, Policy
+from devd.daemon.device_state import BLANK, DeviceState, Memory, Policy
 from devd.daemon.occupancy import Occupied
-from devd.ipc.messages import Fault, Findings, Listing, Sandbox, WorkerSpec, Written
+from devd.ipc.messages import Fault, Findings, Listing, Node, Sandbox, WorkerSpec, Written
 
 CAUSES_TOLD = 8
 """Different causes that are logged of one Unhealthy time; a device that finds new ones without end is not news."""
@@ -27,6 +27,10 @@ class Charge:
     state: DeviceState
     policy: Policy
     make_spec: SpecMaker
+    nodes: tuple[Node, ...] = ()
+    """What its worker was made for, or is to be."""
+    kept: Memory = BLANK
+    """What of its state was last handed over to be remembered."""
     sandbox: Sandbox | None = None
     findings: Findings | None = None
     asks_usage: bool = False
@@ -62,13 +66,15 @@ class Listeners:
     """Whom the supervisor tells.
 
     ``changed`` comes after each step that changed what is shown of a device, ``turned`` before it when the kubelet's
-    list is another one by it. ``respects`` is asked when a reset begins: for a device and those who wait for it, it
-    returns what tells at any moment whom the reset must not disturb.
+    list is another one by it. ``departed`` comes before ``forgotten`` for a device that has left the node. ``respects``
+    is asked when a reset begins: for a device and those who wait for it, it returns what tells at any moment whom the
+    reset must not disturb.
     """
 
     changed: Callable[[str], None]
     turned: Callable[[str], None]
     forgotten: Callable[[str], None]
+    departed: Callable[[str], None]
     listed: Callable[[str, Listing], None]
     answered: Callable[[int, str, bool, str], None]
     respects: Callable[[str, Sequence[int]], Callable[[], Occupied]]
@@ -81,10 +87,22 @@ class Keeper(Protocol):
     """What the supervisor asks of the devices' memory."""
 
     def recall(self, device: str) -> Memory:
-        """Return what is known of a device from earlier; its worker is fenced from now on."""
+        """Return what is known of a device from earlier, without its worker."""
 
-    def keep(self, device: str, memory: Memory) -> None:
-        """Remember a device by this from now on."""
+    def when_read(self, call: Callable[[], None]) -> None:
+        """Have ``call`` made by whatever thread when nothing could be recalled yet and now can."""
+
+    def take_late(self) -> None:
+        """Know from now on what could not be recalled at the start."""
+
+    def begin(self) -> None:
+        """Write down what is kept, from now on."""
+
+    def keep(self, device: str, memory: Memory, nodes: tuple[Node, ...] = (), resource: str = "") -> None:
+        """Remember a device by this from now on; ``nodes`` are what its worker was made for."""
+
+    def departed(self, device: str) -> None:
+        """Take note that a device has left the node."""
 
     def baseline(self, device: str) -> Mapping[str, object]:
         """Return what the last worker of a device left to its next."""

@@ -71,13 +71,19 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What of a device outlives the daemon. ``falls`` as in the state; ``worker`` is the pid that may still hold it."""
+    """What of a device outlives the daemon. ``falls`` as in the state; ``worker`` is the pid that may still hold it.
+
+    ``cause`` is what a device that is held back fell for. ``fence`` is why no worker may be started now, where that is
+    more than a worker of its own: it is found out anew at each start.
+    """
 
     cordon: str | None = None
     failed: str = ""
     falls: tuple[float, ...] = ()
     held: bool = False
     worker: int | None = None
+    cause: str = ""
+    fence: str = ""
 
 
 BLANK = Memory()
@@ -152,4 +158,4 @@ class DeviceState:
 
 def remembered(state: DeviceState) -> Memory:
     """Return what of a state has to outlive the daemon."""
-    return Memory(state.cordon, state.failed, state.falls, state.held, state.pid)
+    return Memory(state.cordon, state.failed, state.falls, state.held, state.pid, state.cause if state.held else "")

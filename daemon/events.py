@@ -6,6 +6,7 @@ the incarnation they are about, so that the last words of a dead worker change n
 
 from dataclasses import dataclass
 
+from devd.daemon.device_state import Memory
 from devd.ipc.messages import Health
 
 # ---- events -----------------------------------------------------------------------------------------------------
@@ -166,6 +167,14 @@ class Uncordoned:
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """The disk has answered after the device was taken in: this is what was known of it from earlier."""
+
+    at_s: float
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
 class Stalled:
     """The front itself was away for ``for_s`` seconds: that time is nobody's fault but its own."""
 
@@ -199,6 +208,7 @@ Event = (
     | Respecified
     | Cordoned
     | Uncordoned
+    | Recalled
     | Stalled
     | Tick
 )

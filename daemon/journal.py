@@ -7,6 +7,7 @@ full, read-only or hung costs journal lines, which are counted, and nothing else
 import errno
 import hashlib
 import itertools
+import json
 import logging
 import os
 import queue
@@ -31,10 +32,16 @@ QUEUE_LINES = 1024
 
 KEPT_GONE_DEVICES = 256
 """Devices that left for good whose files stay; those of earlier ones are removed. A node that sees new serial numbers
-all day does not fill its disk: 768 MiB at the very worst. Only files this process wrote are ever removed."""
+all day does not fill its disk: 768 MiB at the very worst. Only journals are ever removed: files that begin with a line
+of the device they are named after."""
+UNSEEN_AFTER_S = 600.0
+"""A journal of an earlier devd without a line for so long is of a device that left meanwhile: each device that is there
+has had one by then, on the slowest bus."""
 
 FILE_MODE = 0o640
 DIRECTORY_MODE = 0o750
+
+SUFFIX = ".log"
 
 _CLEAN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _ODD = re.compile(r"[^A-Za-z0-9._-]")
@@ -56,7 +63,7 @@ class JournalStatus:
     error: str
 
 
-def file_name(device: str, suffix: str = ".log") -> str:
+def file_name(device: str, suffix: str = SUFFIX) -> str:
     """Return a device's file name: its id where that is a plain file name, else a readable form of it and its hash.
 
     Different devices have different names: ``~`` stands only before a hash, the suffix only at the end.
@@ -70,8 +77,10 @@ def file_name(device: str, suffix: str = ".log") -> str:
 class WorkerJournal:
     """Takes lines on the event loop's thread; its own thread writes them. ``close`` it at the end."""
 
-    def __init__(self, log_dir: Path) -> None:
+    def __init__(self, log_dir: Path, *, unseen_after_s: float = UNSEEN_AFTER_S) -> None:
         self._directory = log_dir
+        self._written: set[str] = set()
+        self._seen_at_s: float | None = time.monotonic() + unseen_after_s
         self._queue: queue.Queue[Item | None] = queue.Queue(QUEUE_LINES)
         # Each counter has one writer: what the queue did not take, and what the disk did not take.
         self._dropped = 0
@@ -148,6 +157,8 @@ class WorkerJournal:
             try:
                 if line:
                     self._gone.pop(name, None)
+                    if self._seen_at_s is not None:
+                        self._written.add(name)
                     append(self._directory / name, line)
                 else:
                     self._retire(name)
@@ -161,12 +172,22 @@ class WorkerJournal:
     def _retire(self, name: str) -> None:
         """Keep a gone device's files, and remove those of the one that has been gone longest."""
         self._gone.pop(name, None)
+        if self._seen_at_s is not None and time.monotonic() >= self._seen_at_s:
+            self._seen_at_s = None
+            self._gone = {**dict.fromkeys(self._left_over()), **self._gone}
+            self._written.clear()
         self._gone[name] = None
-        if len(self._gone) > KEPT_GONE_DEVICES:
+        while len(self._gone) > KEPT_GONE_DEVICES:
             oldest = next(iter(self._gone))
             del self._gone[oldest]
-            for path in _files(self._directory / oldest):
-                path.unlink(missing_ok=True)
+            if _is_journal(self._directory / oldest):
+                for path in _files(self._directory / oldest):
+                    path.unlink(missing_ok=True)
+
+    def _left_over(self) -> list[str]:
+        """Return the names of files that this process has not written to, the one written longest ago first."""
+        found = [(one.stat().st_mtime, one.name) for one in os.scandir(self._directory) if one.name.endswith(SUFFIX)]
+        return [name for _written_s, name in sorted(found) if name not in self._written and name not in self._gone]
 
     def _note(self, problem: str) -> None:
         """Log the first of a row of failures, and its end."""
@@ -217,6 +238,23 @@ def _fits(path: Path, line: bytes) -> bool:
 def _files(path: Path) -> list[Path]:
     """Return the names of a journal's files, newest first."""
     return [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, FILES))]
+
+
+def _is_journal(path: Path) -> bool:
+    """Return whether a file begins with a line of the device it is named after. Raises OSError for one out of reach."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    try:
+        first = os.read(fd, MAX_LINE_BYTES).partition(b"\n")[0]
+    finally:
+        os.close(fd)
+    try:
+        facts = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(facts, dict) and file_name(str(facts.get("device"))) == path.name
 
 
 def _opened(path: Path) -> int:

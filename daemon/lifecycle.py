@@ -37,25 +37,36 @@ def birth(device: str, at_s: float, policy: Policy, memory: Memory = BLANK, salt
     """Return the state of a device that was just discovered, and the order for its first worker.
 
     There is none yet where an earlier daemon's worker still holds the device (``memory.worker`` is incarnation 0 and
-    its Exited follows), or where the device had been given up: that goes on. ``salt`` is any number
-    that other nodes and other runs of devd do not have.
+    its Exited follows), where it is not known whether one does (``memory.fence`` alone: Recalled follows), or where the
+    device had been given up: that goes on. ``salt`` is any number that other nodes and other runs of devd do not have.
     """
-    state = DeviceState(id=device, phase=Phase.ABSENT, incarnation=0, since_s=at_s, salt=salt)
+    state = DeviceState(id=device, phase=Phase.ABSENT, incarnation=0, since_s=at_s, salt=salt, cause=memory.cause)
     state = replace(state, cordon=memory.cordon, falls=memory.falls, held=memory.held, failed=memory.failed)
     if memory.worker is not None:
-        return _fenced(state, at_s, memory.worker)
+        return _fenced(state, at_s, memory)
+    if memory.fence:
+        state = replace(lease.end(state, memory.fence), respawn=True)
+        return moves.enter(state, Phase.STOPPING, at_s, None), (ev.Record("fenced", memory.fence),)
     if memory.failed:
         state = lease.end(state, memory.failed)
         return moves.enter(state, Phase.FAILED, at_s, at_s + policy.retry_s), (ev.Record("failed", memory.failed),)
     return moves.spawn(state, at_s, ())
 
 
-def _fenced(state: DeviceState, at_s: float, pid: int) -> Step:
-    """Wait for the end of a worker that an earlier daemon left: it still holds the device."""
-    reason = f"worker {pid} of an earlier devd still holds the device: none is started until the kernel lets it go"
-    state = replace(lease.end(state, reason), pid=pid, wedged=True, respawn=True, probation=bool(state.failed))
+def _fenced(state: DeviceState, at_s: float, memory: Memory) -> Step:
+    """Wait for the end of a worker that still holds the device, an earlier daemon's or another device's."""
+    pid = memory.worker
+    own = f"worker {pid} of an earlier devd still holds the device: none is started until the kernel lets it go"
+    reason = memory.fence or own
+    state = replace(lease.end(state, reason), cause=memory.cause or reason)
+    state = replace(state, pid=pid, wedged=True, respawn=True, probation=bool(state.failed))
     kill = ev.Kill(state.incarnation, reason, inspect=True)
     return moves.enter(state, Phase.STOPPING, at_s, None), (ev.Record("fenced", reason), kill)
+
+
+def _unread(state: DeviceState) -> bool:
+    """Return whether nothing is known of the device from earlier yet, so that no process of ours has touched it."""
+    return state.phase is Phase.STOPPING and state.incarnation == 0 and state.pid is None
 
 
 def step(state: DeviceState, event: ev.Event, policy: Policy) -> Step:
@@ -115,7 +126,8 @@ def _vanished(state: DeviceState, event: ev.Vanished, policy: Policy) -> Step:
 
 def _retired(state: DeviceState, event: ev.Retired, policy: Policy) -> Step:
     del policy
-    state = replace(lease.end(state, "withdrawn"), wanted=False, respawn=False)
+    # What it fell for is still what it has to recover from, should it be wanted again.
+    state = replace(lease.end(state, "withdrawn"), cause=state.cause, wanted=False, respawn=False)
     state, answers = moves.answer(state, ok=False, text="the device is being withdrawn")
     if state.phase not in WORKER_PHASES:
         return moves.enter(state, Phase.ABSENT, event.at_s, None), (*answers, ev.Forget())
@@ -146,6 +158,9 @@ def _reported(state: DeviceState, event: ev.Reported, policy: Policy) -> Step:
     if event.health.seq <= state.seq:
         return state, ()
     first = state.phase is Phase.STARTING
+    if state.served_from_s is not None and event.at_s - state.served_from_s >= policy.window_s:
+        # A worker that has lasted so long proves that the device is not one to give up, well or not.
+        state = replace(state, failed="")
     finished = event.health.probe_count > state.probe_count
     was_fresh = state.probe_count == 0
     state = lease.judge(state, event.health, event.at_s, policy)
@@ -296,11 +311,27 @@ def _cordoned(state: DeviceState, event: ev.Cordoned, policy: Policy) -> Step:
 
 
 def _uncordoned(state: DeviceState, event: ev.Uncordoned, policy: Policy) -> Step:
-    del event, policy
+    if _unread(state):
+        # An operator knows what the disk does not say.
+        after, effects = moves.ended(replace(state, cordon=None), event.at_s, "never started", policy)
+        return after, (ev.Record("uncordon", "given back before its state was read"), *effects)
     if state.cordon is None:
         return state, ()
     # A device that is not well goes on to say why.
     return replace(state, cordon=None), (ev.Record("uncordon", "given back"),)
+
+
+def _recalled(state: DeviceState, event: ev.Recalled, policy: Policy) -> Step:
+    """Go on as if it had been known from the start; what an operator has said meanwhile is newer."""
+    memory = event.memory
+    if not _unread(state):
+        falls = tuple(sorted({*memory.falls, *state.falls}))
+        return replace(state, falls=falls, held=state.held or memory.held), ()
+    memory = replace(memory, cordon=memory.cordon if state.cordon is None else state.cordon)
+    if state.present and state.wanted:
+        return birth(state.id, event.at_s, policy, memory, state.salt)
+    state = replace(state, cordon=memory.cordon, falls=memory.falls, held=memory.held, failed=memory.failed)
+    return moves.ended(state, event.at_s, "never started", policy)
 
 
 def _stalled(state: DeviceState, event: ev.Stalled, policy: Policy) -> Step:
@@ -416,6 +447,7 @@ TABLE: dict[type, dict[Phase, object]] = {
     ev.Respecified: _row(_respecified, ABSENT=_drop),
     ev.Cordoned: _row(_cordoned),
     ev.Uncordoned: _row(_uncordoned),
+    ev.Recalled: _row(_recalled),
     ev.Stalled: _row(_stalled),
     ev.Tick: _row(_tick),
 }

@@ -26,7 +26,7 @@ an operator, or held back after repeated flaps until it has been well for long e
 ```mermaid
 stateDiagram-v2
     [*] --> STARTING: discovered
-    [*] --> STOPPING: an earlier devd's worker still holds it - fenced
+    [*] --> STOPPING: an earlier devd's worker still holds it - fenced - or the disk has not told
     [*] --> FAILED: an earlier devd gave it up
     STARTING --> SERVING: first report
     STARTING --> STOPPING: no word in {start:g} s
@@ -38,6 +38,7 @@ stateDiagram-v2
     SERVING --> BACKOFF: worker died
     RESETTING --> BACKOFF: worker died
     STOPPING --> BACKOFF: exit seen
+    STOPPING --> STARTING: the disk has told, or devd uncordon
     STOPPING --> STOPPING: no exit in {wedged:g} s - fenced
     BACKOFF --> STARTING: pause over
     BACKOFF --> FAILED: restart intensity exceeded

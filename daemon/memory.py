@@ -7,23 +7,31 @@ written under. A cordon is an operator's word and stays.
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from devd.daemon.device_state import BLANK, Memory
+from devd.ipc.messages import Node
 
 VERSION = 1
-"""Written into each file. A newer devd may add fields; what is known here keeps its meaning."""
+"""Written into each file. It grows when a field changes its meaning; fields may be added without it, and a devd that
+does not know them writes them again as they were."""
 MAX_FILE_BYTES = 64 * 1024
 """A file holds two texts, a few numbers and a baseline."""
 MAX_BASELINE_BYTES = 32 * 1024
 """As JSON; a counter takes some 120 bytes."""
 MAX_FALLS = 1000
 """The most a configuration can count."""
+MAX_NODES = 64
+"""Nodes that are written down of what a worker holds; a device has a few."""
 
 
 class MemoryCorruptError(Exception):
     """Raised when a file is not what devd wrote; the text says what is wrong with it."""
+
+
+class MemoryNewerError(MemoryCorruptError):
+    """Raised when a file is a newer devd's, and its fields may mean something else: no damage, and not to be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +44,44 @@ class Here:
 
 @dataclass(frozen=True, slots=True)
 class WorkerMark:
-    """A process for good: its pid, and when it started in clock ticks since boot (proc_pid_stat(5), field 22)."""
+    """A process for good: its pid, and when it started in clock ticks since boot (proc_pid_stat(5), field 22).
+
+    ``nodes`` are those it was made for, under whatever id they are offered later, and ``resource`` who offered them.
+    """
 
     pid: int
     started_ticks: int
+    nodes: tuple[Node, ...] = ()
+    resource: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
     """One file's content. ``memory.worker`` is always the pid of ``worker``.
 
-    ``baseline`` is the device's workers' own: it names its boot itself where that matters.
+    ``baseline`` is the device's workers' own: it names its boot itself where that matters. ``departed`` says that the
+    device left the node; ``unknown`` is what a newer devd wrote beside all that.
     """
 
     device: str
     memory: Memory
     worker: WorkerMark | None = None
     baseline: Mapping[str, object] = field(default_factory=dict)
+    departed: bool = False
+    unknown: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def blank(self) -> bool:
         """Return whether there is nothing to keep."""
-        return self.memory == BLANK and not self.baseline
+        return self.memory == BLANK and not self.baseline and not self.unknown
+
+
+_KNOWN = frozenset(
+    (
+        *("version", "device", "boot_id", "pid_namespace", "cordon", "failed", "falls", "held", "cause"),
+        *("worker", "worker_nodes", "worker_resource", "baseline", "departed"),
+    )
+)
 
 
 def here() -> Here:
@@ -78,14 +102,19 @@ def encode(kept: Kept, place: Here) -> bytes:
         "failed": memory.failed,
         "falls": list(memory.falls),
         "held": memory.held,
+        "cause": memory.cause,
         "worker": None if kept.worker is None else [kept.worker.pid, kept.worker.started_ticks],
+        "worker_nodes": [] if kept.worker is None else list(map(list, map(astuple, kept.worker.nodes[:MAX_NODES]))),
+        "worker_resource": "" if kept.worker is None else kept.worker.resource,
         "baseline": dict(kept.baseline),
+        "departed": kept.departed,
     }
+    facts = {**kept.unknown, **facts}
     return _line({**facts, "checksum": _checksum(facts)})
 
 
 def decode(data: bytes, place: Here) -> Kept:
-    """Return what a file says that still holds at this place. Raises MemoryCorruptError."""
+    """Return what a file says that still holds at this place. Raises MemoryCorruptError, or its MemoryNewerError."""
     try:
         facts = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -95,6 +124,9 @@ def decode(data: bytes, place: Here) -> Kept:
     checksum = facts.pop("checksum", None)
     if checksum != _checksum(facts):
         raise MemoryCorruptError("the checksum does not fit")
+    version = facts.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise MemoryNewerError(f"a newer devd wrote it, in version {version!r:.20}; this one knows {VERSION}")
     return _kept(facts, place)
 
 
@@ -102,12 +134,16 @@ def _kept(facts: Mapping[str, object], place: Here) -> Kept:
     cordon = facts.get("cordon")
     memory = replace(BLANK, cordon=None if cordon is None else _text(facts, "cordon"))
     device = _text(facts, "device")
+    unknown = {name: value for name, value in facts.items() if name not in _KNOWN}
+    kept = Kept(device, memory, None, _baseline(facts), facts.get("departed") is True, unknown)
     if facts.get("boot_id") != place.boot_id:
-        return Kept(device, memory, baseline=_baseline(facts))
+        return kept
     memory = replace(memory, failed=_text(facts, "failed"), falls=_falls(facts), held=facts.get("held") is True)
+    if memory.held and "cause" in facts:
+        memory = replace(memory, cause=_text(facts, "cause"))
     # Another namespace's pids name nobody here, or somebody else.
     worker = _worker(facts) if facts.get("pid_namespace") == place.pid_namespace else None
-    return Kept(device, replace(memory, worker=worker.pid if worker else None), worker, _baseline(facts))
+    return replace(kept, memory=replace(memory, worker=worker.pid if worker else None), worker=worker)
 
 
 def baseline_fits(baseline: Mapping[str, object]) -> bool:
@@ -144,8 +180,23 @@ def _worker(facts: Mapping[str, object]) -> WorkerMark | None:
         case None:
             return None
         case [int() as pid, int() as ticks] if pid > 0 and ticks >= 0:
-            return WorkerMark(pid, ticks)
+            resource = facts.get("worker_resource")
+            return WorkerMark(pid, ticks, _nodes(facts), resource if isinstance(resource, str) else "")
     raise MemoryCorruptError("worker is no pair of pid and start time")
+
+
+def _nodes(facts: Mapping[str, object]) -> tuple[Node, ...]:
+    value = facts.get("worker_nodes", [])
+    if not isinstance(value, list) or len(value) > MAX_NODES:
+        raise MemoryCorruptError("worker_nodes is no list of nodes")
+    return tuple(map(_node, value))
+
+
+def _node(value: object) -> Node:
+    match value:
+        case [str() as path, ("char" | "block" | "other") as kind, int() as major, int() as minor, bool() as shared]:
+            return Node(path, kind, major, minor, shared)
+    raise MemoryCorruptError(f"worker_nodes has {value!r:.80}, which is no node")
 
 
 def _is_number(value: object) -> bool:

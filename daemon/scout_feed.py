@@ -76,6 +76,7 @@ class ScoutFeed:
         self._outdated.pop(name, None)
         for one in (scout_id(name), *self._tables[name].devices):
             self._supervisor.send(one, ev.Retired(now_s))
+            self.changed(name)
 
     def reconfigure(self, name: str, touch: Touch) -> None:
         """Have a resource's scout and workers live by its table's new configuration."""
@@ -95,8 +96,13 @@ class ScoutFeed:
     def changed(self, name: str) -> None:
         """Have a resource's scout leave those devices alone whose worker does not end, and no others.
 
-        Once for all that change together: it looks at every device of the resource.
+        Once for all that change together: it looks at every device of the resource. Of a resource that is not there any
+        more, what it left behind concerns all.
         """
+        for one in [name] if name in self._tables else list(self._tables):
+            self._look_at_spared(one)
+
+    def _look_at_spared(self, name: str) -> None:
         self._supervisor.turns.put(("spared", name), partial(self._tell_spared, name))
 
     def _tell_spared(self, name: str) -> bool:
@@ -108,14 +114,23 @@ class ScoutFeed:
         return False
 
     def _spared(self, name: str) -> tuple[str, ...]:
+        """Return the nodes that a killed process still holds: the resource's own, and those that nobody lists now."""
         table = self._tables.get(name)
         held = [] if table is None else [one for key, one in table.devices.items() if self._holds(key)]
-        return tuple(node.path for device in held for node in device.nodes)
+        paths = [node.path for device in held for node in device.nodes]
+        listed = {key for one in self._tables.values() for key in one.devices}
+        for hold in self._supervisor.holds:
+            if hold.device not in listed or hold.resource == name:
+                paths += [node.path for node in hold.nodes]
+        return tuple(dict.fromkeys(paths))
 
     def _holds(self, device_id: str) -> bool:
         """Return whether a process that was killed still holds the device: nobody else may touch it."""
         charge = self._supervisor.get(device_id)
-        return charge is not None and charge.state.phase is Phase.STOPPING
+        if charge is None or charge.state.phase is not Phase.STOPPING:
+            return False
+        # Without either nothing has touched it: what is known of it from earlier has not been read yet.
+        return charge.state.pid is not None or charge.state.incarnation > 0
 
     def listed(self, resource: str) -> bool:
         """Return whether a resource's scout has spoken."""
@@ -170,6 +185,7 @@ class ScoutFeed:
         self._claims.release(device)
         self._uids.release(device)
         for table in self._tables.values():
+            self._look_at_spared(table.name)
             if table.drop(device):
                 table.notify()
         if not self._closed:
@@ -220,11 +236,23 @@ class ScoutFeed:
                 conflicts.append(conflict)
                 if device.id in table.devices:
                     self._gone(table, device.id, conflict)
+        self._show_held(table, left_alone)
         for conflict in conflicts:
             if conflict not in self._conflicts.get(listing.resource, ()):
                 log.error("%s: %s", listing.resource, conflict, extra={"resource": listing.resource})
         self._conflicts[listing.resource] = tuple(conflicts)
         table.discovered()
+
+    def _show_held(self, table: ResourceTable, left_alone: frozenset[str]) -> None:
+        """Take in devices that an earlier devd listed and a process of it holds: no scout may look at them now."""
+        for hold in self._supervisor.holds:
+            device = Device(hold.device, hold.nodes)
+            told = hold.resource == table.name and left_alone.issuperset(node.path for node in hold.nodes)
+            if not told or not hold.nodes or self._supervisor.get(hold.device) is not None:
+                continue
+            selected = not breach(table.config, Listing(table.name, 0, 0, (device,)))
+            if selected and self._claims.claim(table.name, device) is None:
+                self._present(table, device)
 
     def _gone(self, table: ResourceTable, device_id: str, why: str = "") -> None:
         nodes = ", ".join(node.path for node in table.devices[device_id].nodes) or device_id
@@ -251,7 +279,7 @@ class ScoutFeed:
                 why = CHANGED if known.nodes == device.nodes else RENAMED
                 self._supervisor.respecify(device.id, spec, _policy(table.config), why)
         if charge is None or not charge.state.present or not charge.state.wanted:
-            self._supervisor.add(device.id, table.name, _policy(table.config), spec)
+            self._supervisor.add(device.id, table.name, _policy(table.config), spec, device.nodes)
 
     def _worker_spec(self, resource: Resource, device: Device) -> SpecMaker:
         return _worker_spec(resource, device, self._uids.of(device.id))

@@ -59,6 +59,7 @@ class StatusReport:
                 **now,
                 "forkserver": {"pid": forks.pid, "restarts": forks.restarts},
                 "cdi": self._cdi.facts(),
+                "fences": self._fences(),
                 "counters": dict(counters),
             },
             "resources": [self._resource(table) for table in self._tables.values()],
@@ -69,6 +70,26 @@ class StatusReport:
                 if (device := self._device(table, name)) is not None
             ],
         }
+
+    def _fences(self) -> list[dict[str, Any]]:
+        """Return the processes that do not end and whose devices are not listed under the id they were started for."""
+        shown = {name for table in self._tables.values() for name in (scout_id(table.name), *table.listed())}
+        return [
+            {
+                "device": hold.device,
+                "resource": hold.resource,
+                "pid": hold.pid,
+                "paths": [node.path for node in hold.nodes],
+                "reason": hold.words,
+            }
+            for hold in self._supervisor.holds
+            if hold.device not in shown and self._wedged(hold.device)
+        ]
+
+    def _wedged(self, device: str) -> bool:
+        """Return whether it is more than a worker that is just being ended."""
+        charge = self._supervisor.get(device)
+        return charge is None or charge.state.wedged
 
     def _resource(self, table: ResourceTable) -> dict[str, Any]:
         listed = table.listed()

@@ -24,7 +24,9 @@ from devd.daemon.deadlines import Deadlines
 from devd.daemon.device_state import DeviceState, Phase, Policy, remembered
 from devd.daemon.fences import Fences
 from devd.daemon.health_feed import most_sequence
+from devd.daemon.holds import Holds
 from devd.daemon.memory import baseline_fits
+from devd.daemon.recollection import Recollection
 from devd.daemon.sandbox_words import BROKEN
 from devd.daemon.stirring import Stirring
 from devd.daemon.turns import Turns
@@ -39,6 +41,7 @@ from devd.ipc.messages import (
     Hello,
     Inject,
     Listing,
+    Node,
     ProbeNow,
     Reset,
     ResetDone,
@@ -67,13 +70,16 @@ class Supervisor:
         self._cgroups = cgroups
         self._loop = loop
         self._fences = Fences(loop, self._fence_ended)
-        self._keeper = remember(self._fences)
+        self._groups = proc.Groups()
         self._census = Census(loop)
         self._health_endpoint = ipc_address(layout.health)
         self.place = str(layout.root.absolute())
         """Where this devd runs: its runtime directory, which no other one has."""
         self._tell = tell
         self._charges: dict[str, Charge] = {}
+        self.holds = Holds(self._fences, self._charges)
+        self._keeper = remember(self._fences)
+        self._memory = Recollection(loop, self._keeper, self.holds, self._charges, self.send, tell.changed)
         self._crowd = Crowd()
         self._salt = secrets.randbits(32)
         self._stirring = Stirring(self, self.now)
@@ -83,17 +89,22 @@ class Supervisor:
 
     # ---- the charges ----
 
-    def add(self, device: str, resource: str, policy: Policy, make_spec: SpecMaker) -> None:
-        """Take a device into care and order its first worker; one that is still on its way out comes back."""
+    def add(
+        self, device: str, resource: str, policy: Policy, make_spec: SpecMaker, nodes: tuple[Node, ...] = ()
+    ) -> None:
+        """Take a device into care and order its first worker; one that is still on its way out comes back.
+
+        None is ordered while a process that does not end holds one of its nodes.
+        """
         charge = self._charges.get(device)
         if charge is not None:
             charge.resource, charge.policy, charge.make_spec = resource, policy, make_spec
             self.send(device, ev.Found(self.now()))
             return
-        memory = self._keeper.recall(device)
-        state, effects = lifecycle.birth(device, self.now(), policy, memory, self._salt)
-        charge = Charge(resource, state, policy, make_spec, since_wall_s=time.time())
+        state, effects = lifecycle.birth(device, self.now(), policy, self._memory.of(device, nodes), self._salt)
+        charge = Charge(resource, state, policy, make_spec, nodes, remembered(state), since_wall_s=time.time())
         self._charges[device] = charge
+        self.holds.born(charge)
         if state.decided:
             self._tell.changed(device)
         self._run(charge, effects, state)
@@ -197,8 +208,7 @@ class Supervisor:
             detail = f"{word}: {after.reason or 'lease granted'}"
             alarm = not after.healthy and after.phase is not Phase.LEAVING
             self._record(after.id, "verdict", detail, alarm=alarm, health=word, probe_at_s=probe_at_s)
-        if (memory := remembered(after)) != remembered(before):
-            self._keeper.keep(after.id, memory)
+        self._memory.note(charge)
         if (after.healthy, after.listed) != (before.healthy, before.listed):
             self._tell.turned(after.id)
         shown = (after.healthy, after.listed, after.decided, after.reason, after.phase)
@@ -210,16 +220,7 @@ class Supervisor:
         for effect in effects:
             match effect:
                 case ev.Spawn(incarnation):
-                    charge.sandbox = None
-                    endpoint = self.workforce.socket_for_next()
-                    spec = charge.make_spec(incarnation, self._health_endpoint, endpoint)
-                    sandbox = {**spec.sandbox, **self._cgroups.options(device)}
-                    spec = replace(spec, sandbox=sandbox, baseline=self._left_to(charge), injected=charge.injected)
-                    charge.simulated = spec.probe.get("kind") == "sim"
-                    charge.asks_usage = spec.reset is not None and spec.reset.get("kind") == "driver"
-                    uid = spec.sandbox.get("uid")
-                    charge.uid = uid if isinstance(uid, int) else -1
-                    self.workforce.spawn(device, spec)
+                    self._spawn(charge, incarnation)
                 case ev.AskStop():
                     self.workforce.send(device, Stop())
                 case ev.Kill(incarnation, _, inspect):
@@ -234,9 +235,34 @@ class Supervisor:
                     else:
                         self._record(device, event, detail)
                 case ev.Forget():
-                    self._charges.pop(device, None)
-                    self._cgroups.remove(device)
-                    self._tell.forgotten(device)
+                    self._forget(charge)
+
+    def _forget(self, charge: Charge) -> None:
+        device = charge.state.id
+        self._charges.pop(device, None)
+        self._memory.forgotten(charge)
+        if not charge.state.present:
+            self._tell.departed(device)
+        self._cgroups.remove(device)
+        self._tell.forgotten(device)
+
+    def _spawn(self, charge: Charge, incarnation: int) -> None:
+        device = charge.state.id
+        charge.sandbox = None
+        endpoint = self.workforce.socket_for_next()
+        spec = charge.make_spec(incarnation, self._health_endpoint, endpoint)
+        charge.nodes = spec.target.nodes if spec.target is not None else ()
+        if (hold := self.holds.on(device, charge.nodes)) is not None:
+            # Its nodes have become those that a process holds: one process a wedged device, never more.
+            self._loop.call_soon(self.spawn_failed, device, incarnation, hold.words)
+            return
+        sandbox = {**spec.sandbox, **self._cgroups.options(device)}
+        spec = replace(spec, sandbox=sandbox, baseline=self._left_to(charge), injected=charge.injected)
+        charge.simulated = spec.probe.get("kind") == "sim"
+        charge.asks_usage = spec.reset is not None and spec.reset.get("kind") == "driver"
+        uid = spec.sandbox.get("uid")
+        charge.uid = uid if isinstance(uid, int) else -1
+        self.workforce.spawn(device, spec)
 
     def _order_reset(self, charge: Charge, order: Reset) -> None:
         """Send a reset; one of a driver's own goes once it is known who uses what.
@@ -273,10 +299,14 @@ class Supervisor:
         self.turns.put(("kill", device, incarnation), work)
 
     def _kill(self, device: str, incarnation: int, *, inspect: bool) -> None:
-        pid = self.workforce.pid(device, incarnation) or self._fences.pid(device)
-        detail = proc.observe(pid) if inspect and pid is not None else ""
+        charge = self._charges.get(device)
+        pid = self.workforce.pid(device, incarnation)
+        fence = self._fences.of(device, charge.nodes) if charge is not None and pid is None else None
+        if fence is not None:
+            pid = fence.pid
+            self._fences.kill(fence)
+        detail = self._groups.observe(pid) if inspect and pid is not None else ""
         self.workforce.kill(device, incarnation)
-        self._fences.kill(device)
         if detail:
             self._loop.call_soon(self.send, device, ev.Observed(self.now(), incarnation, detail))
 
@@ -320,12 +350,19 @@ class Supervisor:
         ordered = state.respawn or not (state.wanted and state.present)
         wait_s = 0.0 if ordered else self._crowd.wait_s(self.now())
         self.send(device, ev.Exited(self.now(), incarnation, end.detail, wait_s))
+        self._let_go()
 
     def _fence_ended(self, device: str) -> None:
-        charge = self._charges.get(device)
-        if charge is not None:
-            self._record(device, "exit", f"worker {charge.state.pid} of an earlier devd is gone")
-            self.send(device, ev.Exited(self.now(), 0, "left by an earlier devd"))
+        self._let_go()
+        self._tell.changed(device)
+
+    def _let_go(self) -> None:
+        """Start a worker for each device that waited for a process that has ended now."""
+        for device in self.holds.over():
+            charge = self._charges.get(device)
+            if charge is not None:
+                self._record(device, "exit", f"process {charge.state.pid}, which held the device, is gone")
+                self.send(device, ev.Exited(self.now(), 0, "held the device"))
 
     def said(self, device: str, incarnation: int, message: FromWorker) -> str:
         """Take in a message from a worker's own channel; return why it is refused, or "".
@@ -397,7 +434,11 @@ class Supervisor:
         if health.seq > most_sequence(self.now() - state.spawned_at_s):
             self.misbehaved(device, state.incarnation, f"sent the impossible sequence number {health.seq}")
             return "future"
-        self.send(device, ev.Reported(self.now(), health.incarnation, bounded_health(health)))
+        health = bounded_health(health)
+        if health.verdict == "fail" and state.pid is not None and (stuck := proc.stuck(state.pid)):
+            # The worker may not see of its own command what it hangs in.
+            health = replace(health, reason=f"{health.reason}; {stuck}")
+        self.send(device, ev.Reported(self.now(), health.incarnation, health))
         return ""
 
     # ---- the end ----

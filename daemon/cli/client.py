@@ -22,9 +22,11 @@ def ask(
     try:
         reply = control_call(RuntimeLayout(runtime_dir).control, ControlRequest(verb, args or {}), within_s)
     except PeerUnavailableError as error:
+        # Whoever removes a running daemon's sockets leaves it serving, deaf.
+        removed = "" if runtime_dir.exists() else "; one whose directory was removed cannot be asked: restart it"
         raise CommandError(
             f"no daemon runs on {runtime_dir}: start it with 'devd run', or name its directory with --runtime-dir or "
-            f"{RUNTIME_DIR_VARIABLE} ({error})",
+            f"{RUNTIME_DIR_VARIABLE} ({error}){removed}",
             exits.NO_DAEMON,
         ) from error
     except PeerSilentError as error:

@@ -271,6 +271,12 @@ def _problems(status: Mapping[str, object]) -> list[str]:
     found = []
     if error := text(mapping(status, "daemon"), "config_error", none=""):
         found.append(f"configuration: {error}")
+    fences = mapping(status, "daemon").get("fences")
+    found += [
+        f"{text(one, 'device')} is not listed: {text(one, 'reason')}"
+        for one in (fences if isinstance(fences, list) else [])
+        if isinstance(one, Mapping)
+    ]
     for one in resources(status):
         name, registration, discovery = text(one, "name"), mapping(one, "registration"), mapping(one, "discovery")
         if error := text(registration, "last_error", none=""):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from devd.daemon.demo.rig import Rig
-from tests.faults.worlds import FILES, SIM, files, scenario, sim, until
+from tests.faults.worlds import END_S, FILES, SIM, files, scenario, sim, until
 from tests.support.hungfuse import HungFile
 
 TWO = "[{name: one}, {name: sick, script: [{for: 600ms, do: pass}, {for: 400ms, do: fail}]}]"
@@ -119,7 +119,7 @@ def test_full_disk_costs_lines_that_are_counted_and_nothing_else(small_disk: Pat
 
 @pytest.mark.root
 def test_hung_disk_holds_up_nothing(hung_disk: HungFile) -> None:
-    """Journals and state on a disk that never answers: devd starts, serves, says so, and still ends in order.
+    """Journals and state on a disk that stops to answer: devd goes on, says so, and still ends in order.
 
     The process itself is gone only once the kernel lets go of its two threads.
     """
@@ -127,11 +127,14 @@ def test_hung_disk_holds_up_nothing(hung_disk: HungFile) -> None:
     async def play(rig: Rig) -> None:
         await rig.end_daemon()
         disk = Path(hung_disk.path).parent
-        rig.log_dir, rig.state_dir = disk / "log", disk / "state"
+        rig.log_dir = disk / "log"
         rig.start_daemon()
         await rig.healthy(SIM, 1)
+        await until(lambda: counters(rig)["state"]["waiting"] == 0, "the disk has taken all")
+        (rig.state_dir / "devices").rename(rig.state_dir / "devices.old")
+        (rig.state_dir / "devices").symlink_to(disk / "devices")
+        rig.order("restart", "sick")
         await goes_on(rig)
-        await until(lambda: "no answer from the disk" in counters(rig)["state"]["error"], "the state's error")
         await until(lambda: counters(rig)["state"]["waiting"] > 0, "state that waits")
         await until(lambda: counters(rig)["journal"]["waiting"] > 0, "journal lines that wait")
         os.kill(rig.pid, signal.SIGTERM)
@@ -142,6 +145,40 @@ def test_hung_disk_holds_up_nothing(hung_disk: HungFile) -> None:
         assert code == 0
 
     scenario(sim(TWO), play)
+
+
+@pytest.mark.root
+def test_no_device_is_touched_before_its_state_is_read(hung_disk: HungFile) -> None:
+    """State on a disk that hangs at the start: devices are held with the reason, and an operator gives them back."""
+
+    async def play(rig: Rig) -> None:
+        await rig.end_daemon()
+        rig.state_dir = Path(hung_disk.path).parent / "state"
+        rig.start_daemon()
+        try:
+            await until(lambda: len(rig.status()["devices"]) == 2, "the devices")
+            await until(lambda: "no answer from the disk" in counters(rig)["state"]["error"], "the state's error")
+            await rig.kubelet.wait_for(lambda: _listed(rig) == ["Unhealthy"] * 2, END_S, "the kubelet knows of it")
+            one = rig.device("one")
+            assert "its state has not been read yet" in one["reason"]
+            assert "devd uncordon one" in one["reason"]
+            assert (one["pid"], one["incarnation"], one["wedged"]) == (None, 0, False)
+            rig.order("uncordon", "one")
+            await rig.healthy(SIM, 1)
+            assert (await rig.kubelet.allocate(SIM)).ids == ("one",)
+            assert rig.device("sick")["incarnation"] == 0
+            await until(lambda: counters(rig)["state"]["waiting"] > 0, "state that waits")
+        finally:
+            # A process with a thread in a dead disk cannot end.
+            hung_disk.release()
+
+    scenario(sim(TWO), play)
+
+
+def _listed(rig: Rig) -> list[str]:
+    """Return the healths of the present list at the kubelet."""
+    state = rig.kubelet.resources.get(SIM)
+    return [device.health for device in state.devices.values()] if state is not None and state.stream_alive else []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -238,6 +238,45 @@ def test_files_of_devices_long_gone_are_removed(tmp_path: Path) -> None:
     assert len(names) == KEPT_GONE_DEVICES + 2
 
 
+def test_journals_of_an_earlier_devd_count_among_the_gone(tmp_path: Path) -> None:
+    """Files of devices that left while no devd ran go first; one that is there again keeps its own."""
+    with journal(tmp_path) as made:
+        for number in range(KEPT_GONE_DEVICES):
+            made.write(f"old{number}", "start")
+            until(lambda: made.status().waiting < QUEUE_LINES // 2, "the journal does not keep up")
+    (tmp_path / "foreign.log").write_text("mine\n")
+    for number, name in enumerate(("foreign.log", "old7.log", "old8.log", "old9.log")):
+        os.utime(tmp_path / name, (number, number))
+    again = WorkerJournal(tmp_path, unseen_after_s=0.0)
+    again.write("old7", "start")
+    again.write("new", "start")
+    again.forget("new")
+    assert again.close(CLOSE_WITHIN_S)
+    names = {one.name for one in tmp_path.iterdir()}
+    assert {"foreign.log", "old7.log", "old9.log", "new.log"} <= names
+    assert "old8.log" in names
+    another = WorkerJournal(tmp_path, unseen_after_s=0.0)
+    another.write("old7", "start")
+    another.write("newer", "start")
+    another.forget("newer")
+    assert another.close(CLOSE_WITHIN_S)
+    left = {one.name for one in tmp_path.iterdir()}
+    assert names - left == {"old8.log"}
+    assert left - names == {"newer.log"}
+
+
+def test_a_short_run_takes_no_journal_for_a_gone_devices(tmp_path: Path) -> None:
+    """Soon after a start devices may not have been found yet: only those that leave in this run count."""
+    with journal(tmp_path) as made:
+        for number in range(KEPT_GONE_DEVICES + 5):
+            made.write(f"old{number}", "start")
+            until(lambda: made.status().waiting < QUEUE_LINES // 2, "the journal does not keep up")
+    with journal(tmp_path) as again:
+        again.write("new", "start")
+        again.forget("new")
+    assert len(list(tmp_path.iterdir())) == KEPT_GONE_DEVICES + 6
+
+
 @given(st.lists(st.text(min_size=1, max_size=300), unique=True, min_size=2, max_size=5))
 def test_every_device_has_a_plain_file_name_of_its_own(devices: list[str]) -> None:
     """Whatever the ids, names are different, short, and nothing but names."""

@@ -89,6 +89,7 @@ def test_without_a_daemon_the_code_is_3(tmp_path: Path, words: list[str]) -> Non
     done = devd(*words, "--runtime-dir", tmp_path / "nowhere")
     assert (done.returncode, done.stdout) == (3, "")
     assert f"no daemon runs on {tmp_path / 'nowhere'}" in done.stderr
+    assert "one whose directory was removed cannot be asked: restart it" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
