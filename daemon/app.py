@@ -187,7 +187,7 @@ class Daemon:
             ResetOrders(self._fleet.tables),
             group=self._layout.group is not None,
         )
-        self._heap = HeapWatch(loop, self._supervisor.workforce, self._layout.root, self._misbehaved, self._control.cut)
+        self._heap = HeapWatch(loop, self._supervisor.workforce, self._layout, self._misbehaved, self._control.cut)
         self._metrics = await self._start_metrics()
         log.info("devd %s runs %d resources", os.getpid(), len(self._fleet.tables), extra={"event": "start"})
         watch.start()

@@ -37,13 +37,13 @@ GUESSES = 8
 class Seen:
     """One look. ``waiting`` are senders with bytes in the kernel's queue, ``used_s`` each worker's processor time.
 
-    ``workers`` is how many there are; ``at_s`` is CLOCK_MONOTONIC.
+    Both are by pid; ``workers`` is how many there are, ``at_s`` is CLOCK_MONOTONIC.
     """
 
     at_s: float
     resident_bytes: int
     workers: int
-    waiting: Mapping[int, int] = field(default_factory=dict)
+    waiting: frozenset[int] = frozenset()
     used_s: Mapping[int, float] = field(default_factory=dict)
 
 

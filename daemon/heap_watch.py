@@ -15,6 +15,7 @@ from devd.daemon import proc
 from devd.daemon.heap_rules import MIB, Accepted, Culprit, HeapRules, Seen
 from devd.daemon.waiting_bytes import waiting
 from devd.daemon.workforce import Workforce
+from devd.ipc.endpoints import RuntimeLayout
 
 LOOK_S = 0.1
 """Several times within what a sender takes to fill BOUND_BYTES: some 400 MiB a second were measured. Costs 20 us."""
@@ -31,14 +32,14 @@ class HeapWatch:
         self,
         loop: AbstractEventLoop,
         workforce: Workforce,
-        sockets: Path,
+        layout: RuntimeLayout,
         misbehaved: Callable[[str, str], None],
         cut: Callable[[str], None],
     ) -> None:
         """Begin. Make it before the first worker: what is used now is what everything is measured by."""
         self._loop = loop
         self._workforce = workforce
-        self._sockets = sockets
+        self._layout = layout
         self._misbehaved = misbehaved
         self._cut = cut
         self._trim = _trimmer()
@@ -63,17 +64,20 @@ class HeapWatch:
             # What was freed meanwhile, by one that was ended, is not anybody's growth.
             self._trim()
             resident_bytes = _resident_bytes()
-            who = waiting(self._sockets)
+            found = waiting(self._layout.root)
         except OSError:
             return  # no descriptor to be had this time
+        control = str(self._layout.control)
+        # One that was ended a moment ago may have left something behind.
+        senders = frozenset(one.pid for one in found if one.pid in pids or one.socket == control)
         used_s = {pid: proc.used_s(pid) for pid in pids}
-        found = self._rules.judge(Seen(time.monotonic(), resident_bytes, len(pids), who, used_s))
-        if isinstance(found, Culprit):
-            self._end(found)
-        elif isinstance(found, Accepted):
+        verdict = self._rules.judge(Seen(time.monotonic(), resident_bytes, len(pids), senders, used_s))
+        if isinstance(verdict, Culprit):
+            self._end(verdict)
+        elif isinstance(verdict, Accepted):
             self.accepted += 1
             text = "the daemon's memory has grown by %d MiB and nobody is found who sends it; it is taken as normal now"
-            log.error(text, found.grown_bytes // MIB, extra={"event": "memory"})
+            log.error(text, verdict.grown_bytes // MIB, extra={"event": "memory"})
 
     def _end(self, found: Culprit) -> None:
         self.ended += 1

@@ -9,7 +9,8 @@ import os
 import socket
 import struct
 import termios
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 WAITING_BYTES = 8 * 1024
@@ -17,20 +18,27 @@ WAITING_BYTES = 8 * 1024
 _CREDENTIALS = struct.Struct("3i")
 
 
-def waiting(folder: Path) -> Mapping[int, int]:
-    """Return pid -> bytes that wait in connections to the sockets below a folder, of who has more than a little.
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits in one connection: who made it, to which socket, and how many bytes."""
+
+    pid: int
+    socket: str
+    count: int
+
+
+def waiting(folder: Path) -> list[Waiting]:
+    """Return what waits in connections to the sockets below a folder, of who has more than a little.
 
     Of thousands of descriptors it takes some ten milliseconds. Raises OSError without a free descriptor.
     """
-    found: dict[int, int] = {}
-    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers are wanted, not paths
-        for pid, count in _of(int(number), f"{folder}/"):
-            found[pid] = found.get(pid, 0) + count
-    return found
+    below = f"{folder}/"
+    numbers = os.listdir("/proc/self/fd")  # noqa: PTH208 - numbers are wanted, not paths
+    return [one for number in numbers for one in _of(int(number), below)]
 
 
-def _of(fd: int, below: str) -> Iterator[tuple[int, int]]:
-    """Yield (pid, bytes) of one connection; nothing for a descriptor that is none, or was closed meanwhile."""
+def _of(fd: int, below: str) -> Iterator[Waiting]:
+    """Yield what waits in one connection; nothing for a descriptor that is none, or was closed meanwhile."""
     try:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
     except OSError:
@@ -38,9 +46,10 @@ def _of(fd: int, below: str) -> Iterator[tuple[int, int]]:
     try:
         count = array.array("i", [0])
         fcntl.ioctl(fd, termios.FIONREAD, count)
-        if count[0] >= WAITING_BYTES and str(connection.getsockname()).startswith(below):
+        name = str(connection.getsockname()) if count[0] >= WAITING_BYTES else ""
+        if name.startswith(below):
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            yield _CREDENTIALS.unpack(credentials)[0], count[0]
+            yield Waiting(_CREDENTIALS.unpack(credentials)[0], name, count[0])
     except OSError:
         return
     finally:

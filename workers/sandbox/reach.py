@@ -34,9 +34,9 @@ def check(needs: SandboxNeeds, options: Mapping[str, object]) -> None:
     writes = [os.path.realpath(path) for path in params.texts("write")]
     reads = [*writes, *(os.path.realpath(path) for path in params.texts("read"))]
     for need in needs.paths:
-        real = os.path.realpath(need.path)
         if need.places is None and need.node is None:
             continue  # nothing that a scout said
+        real = os.path.realpath(need.path)
         opened = writes if "w" in need.rights else reads
         if not _is_below(real, opened) and not _may_lead_to(need, real):
             leads = "" if real == need.path else f", which leads to {real}"

@@ -21,10 +21,10 @@ from devd.daemon.heap_rules import (
     HeapRules,
     Seen,
 )
-from devd.daemon.waiting_bytes import WAITING_BYTES, waiting
+from devd.daemon.waiting_bytes import WAITING_BYTES, Waiting, waiting
 
 BASE = 60 * MIB
-LOUD = {7: 100_000}
+LOUD = frozenset({7})
 
 
 def seen(grown: int, at_s: float = 0.0, **more: object) -> Seen:
@@ -45,13 +45,13 @@ def test_sender_whose_bytes_wait_twice_is_named_above_the_bound() -> None:
     """Below the bound nobody is named; above it who was seen waiting twice, not who was seen once."""
     rules = HeapRules(BASE)
     assert rules.judge(seen(ALARM_BYTES, waiting=LOUD)) is None
-    assert rules.judge(seen(BOUND_BYTES - 1, waiting={**LOUD, 8: 20_000})) is None
+    assert rules.judge(seen(BOUND_BYTES - 1, waiting=LOUD | {8})) is None
     found = rules.judge(seen(BOUND_BYTES))
     assert isinstance(found, Culprit)
     assert found.pid == 7
     assert found.why.startswith("the daemon's memory grew by 128 MiB while its messages had no end")
     assert rules.judge(seen(BOUND_BYTES)) is None, "8 was seen once, and 7 is on its way out"
-    second = rules.judge(seen(BOUND_BYTES, waiting={8: 20_000}))
+    second = rules.judge(seen(BOUND_BYTES, waiting=frozenset({8})))
     assert isinstance(second, Culprit)
     assert second.pid == 8
 
@@ -133,9 +133,10 @@ def test_what_waits_is_told_with_its_senders_pid(count: int, *, told: bool, tmp_
     listener, caller, own = connected(tmp_path / "a.sock")
     with listener, caller, own:
         caller.sendall(bytes(count))
-        assert waiting(tmp_path) == ({os.getpid(): count} if told else {})
-        assert waiting(tmp_path / "elsewhere") == {}
+        mine = Waiting(os.getpid(), str(tmp_path / "a.sock"), count)
+        assert waiting(tmp_path) == ([mine] if told else [])
+        assert waiting(tmp_path / "elsewhere") == []
         assert len(own.recv(WAITING_BYTES * 2, socket.MSG_DONTWAIT)) == count if count else True
-        assert waiting(tmp_path) == {}
+        assert waiting(tmp_path) == []
         caller.sendall(b"and")
         assert own.recv(3) == b"and", "nobody closed it"
