@@ -13,17 +13,29 @@ from benchmarks import measures
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SIZES = (8, 64, 256)
+STEPS = (
+    measures.verdict_to_kubelet,
+    measures.hang_to_kubelet,
+    measures.kubelet_restarts,
+    measures.front_killed,
+    measures.orderly_end,
+    measures.flood_beside,
+    measures.sandbox_start,
+)
 
 
 def main() -> int:
     """Run and report; exit 0 when every measurement was taken."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of devices")
+    parser.add_argument("--only", choices=[step.__name__ for step in STEPS], help="one measurement, nothing written")
     arguments = parser.parse_args()
-    rows = asyncio.run(_measure(arguments.sizes))
+    rows = asyncio.run(_measure(arguments.sizes, arguments.only))
     width = max(len(what) for what, _value, _unit in rows)
     for what, value, unit in rows:
         print(f"{what:<{width}}  {value:10.3f} {unit}")
+    if arguments.only:
+        return 0
     RESULTS.mkdir(exist_ok=True)
     report = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -36,20 +48,13 @@ def main() -> int:
     return 0
 
 
-async def _measure(sizes: list[int]) -> list[measures.Row]:
+async def _measure(sizes: list[int], only: str | None) -> list[measures.Row]:
     rows: list[measures.Row] = []
-    for step in (
-        measures.verdict_to_kubelet,
-        measures.hang_to_kubelet,
-        measures.kubelet_restarts,
-        measures.front_killed,
-        measures.orderly_end,
-        measures.flood_beside,
-        measures.sandbox_start,
-    ):
-        print(f"measuring {step.__name__}", file=sys.stderr)
-        rows += await step()
-    for size in sizes:
+    for step in STEPS:
+        if only in (None, step.__name__):
+            print(f"measuring {step.__name__}", file=sys.stderr)
+            rows += await step()
+    for size in sizes if only is None else ():
         print(f"measuring with {size} devices", file=sys.stderr)
         rows += await measures.start_up(size)
         rows += await measures.allocate_while_all_hang(size)
