@@ -23,6 +23,8 @@ DEVICES_KILLED = 32
 HANGS_S = 1.5
 """A probe this old, of a device that is probed each second, is not the last one: that one hangs."""
 SANDBOXES = 100
+SANDBOX_BOUND_MS = 3.0
+"""What the sandbox may add to a start, of any worker."""
 
 
 async def allocate_while_all_hang(devices: int) -> list[Row]:
@@ -108,17 +110,28 @@ async def kubelet_restarts() -> list[Row]:
 
 
 async def sandbox_start() -> list[Row]:
-    """Seconds the sandbox adds to the start of one worker."""
+    """Milliseconds the sandbox adds to the start of one worker, for each kind, and whether that is within bounds.
+
+    The bound is on processor time: on a busy machine the time on the wall is mostly that of others.
+    """
     arguments = ["-m", "benchmarks.sandbox_start", str(SANDBOXES)]
     child = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     printed, _ = await child.communicate()
     found = json.loads(printed)
-    bare_s, sandboxed_s = percentile(found["bare"], 0.5), percentile(found["sandboxed"], 0.5)
-    return [
-        ("fork to ready, no sandbox, p50", bare_s * 1e3, "ms"),
-        (f"fork to ready, sandbox {found['level']}, p50", sandboxed_s * 1e3, "ms"),
-        ("the sandbox's share of a start, p50", (sandboxed_s - bare_s) * 1e3, "ms"),
-    ]
+    bare = found.pop("bare")
+    rows: list[Row] = [("fork to ready, no sandbox, p50", percentile(bare["wall"], 0.5) * 1e3, "ms")]
+    shares_ms = {}
+    for name, starts in found.items():
+        wall_ms, processor_ms = (
+            (percentile(starts[clock], 0.5) - percentile(bare[clock], 0.5)) * 1e3 for clock in ("wall", "processor")
+        )
+        shares_ms[name] = processor_ms
+        rows.append((f"sandbox {starts['level']}, share of a start, {name}, p50", wall_ms, "ms"))
+        rows.append((f"sandbox {starts['level']}, processor time, {name}, p50", processor_ms, "ms"))
+    dearest = max(shares_ms, key=lambda name: shares_ms[name])
+    within = float(shares_ms[dearest] < SANDBOX_BOUND_MS)
+    rows.append((f"the dearest sandbox ({dearest}) takes less than {SANDBOX_BOUND_MS:g} ms", within, "(1: yes)"))
+    return rows
 
 
 async def start_up(devices: int) -> list[Row]:

@@ -48,7 +48,7 @@ def birth(device: str, at_s: float, policy: Policy, memory: Memory = BLANK, salt
         state = replace(lease.end(state, memory.fence), respawn=True)
         return moves.enter(state, Phase.STOPPING, at_s, None), (ev.Record("fenced", memory.fence),)
     if memory.failed:
-        state = lease.end(state, memory.failed)
+        state = replace(lease.end(state, memory.failed), cause=memory.cause or memory.failed)
         return moves.enter(state, Phase.FAILED, at_s, at_s + policy.retry_s), (ev.Record("failed", memory.failed),)
     return moves.spawn(state, at_s, ())
 

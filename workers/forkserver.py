@@ -185,7 +185,7 @@ def _warm_up() -> None:
     """Do once what every child would do again: build the checks of the messages they take."""
     spec = WorkerSpec("worker", "", "", "", 0, "", "", 0.0, 0.0)
     capabilities.prepare()
-    for groups in (frozenset[str](), frozenset({"exec"}), frozenset({"watch"})):
+    for groups in seccomp.USUAL:  # an operator's or a third party's own are built as they are first asked for
         seccomp.prepare(groups)
     # Later the files of modules that are loaded on first use may be out of reach: codecs and tracebacks load some.
     for name in ("ascii", "latin-1"):

@@ -1,7 +1,6 @@
 """Capabilities: all given up but the declared few, in all five sets."""
 
 import ctypes
-import struct
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,8 @@ CAPABILITIES: dict[str, int] = {name: number for number, name in enumerate(_NAME
 """Name without ``CAP_`` -> number of linux/capability.h."""
 
 _VERSION_3 = 0x20080522
-_DATA = struct.Struct("=6I")
+_Header, _Data = ctypes.c_uint32 * 2, ctypes.c_uint32 * 6
+"""Made here: a type that is made anew costs more than the call."""
 _PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT, _AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 47, 2, 4
 _WORD = 0xFFFFFFFF
@@ -76,16 +76,13 @@ def _last() -> int:
 
 def _get() -> tuple[int, int, int]:
     """Return (effective, permitted, inheritable) of this thread."""
-    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
-    data = ctypes.create_string_buffer(_DATA.size)
-    kernel.call("capget", ctypes.addressof(header), ctypes.addressof(data))
-    low_e, low_p, low_i, high_e, high_p, high_i = _DATA.unpack(data.raw)
+    data = _Data()
+    kernel.call("capget", _Header(_VERSION_3, 0), data)
+    low_e, low_p, low_i, high_e, high_p, high_i = data
     return high_e << 32 | low_e, high_p << 32 | low_p, high_i << 32 | low_i
 
 
 def _set(effective: int, permitted: int, inheritable: int) -> None:
-    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
     sets = (effective, permitted, inheritable)
-    packed = _DATA.pack(*(one & _WORD for one in sets), *(one >> 32 for one in sets))
-    data = ctypes.create_string_buffer(packed, _DATA.size)
-    kernel.call("capset", ctypes.addressof(header), ctypes.addressof(data))
+    data = _Data(*(one & _WORD for one in sets), *(one >> 32 for one in sets))
+    kernel.call("capset", _Header(_VERSION_3, 0), data)

@@ -4,7 +4,6 @@ What Landlock does not stop on any kernel so far: stat, chmod, chown and the lik
 a path, UDP. The uid and the system call filter do.
 """
 
-import ctypes
 import os
 import stat
 import struct
@@ -105,8 +104,7 @@ def _create(handled: int, version: int, *, tcp: bool) -> int:
     if version >= ABI_SCOPES:
         fields.append(_ABSTRACT_SOCKETS_AND_SIGNALS)
     packed = struct.pack(f"={len(fields)}Q", *fields)
-    text = ctypes.create_string_buffer(packed, len(packed))
-    return kernel.call("landlock_create_ruleset", ctypes.addressof(text), len(packed), 0)
+    return kernel.call("landlock_create_ruleset", packed, len(packed), 0)
 
 
 def _allow(ruleset: int, need: PathNeed, handled: int) -> tuple[int, int] | None:
@@ -126,10 +124,8 @@ def _allow(ruleset: int, need: PathNeed, handled: int) -> tuple[int, int] | None
             rights &= _FILE_RIGHTS
         if not rights:
             return status.st_dev, status.st_ino
-        rule = _RULE.pack(rights, fd)
-        text = ctypes.create_string_buffer(rule, len(rule))
         try:
-            kernel.call("landlock_add_rule", ruleset, _PATH_BENEATH, ctypes.addressof(text), 0)
+            kernel.call("landlock_add_rule", ruleset, _PATH_BENEATH, _RULE.pack(rights, fd), 0)
         except OSError as error:
             raise OSError(error.errno, explain("landlock rule for", need.path, error)) from error
     finally:

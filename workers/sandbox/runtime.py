@@ -17,10 +17,7 @@ ETC = tuple(
     )
 )
 """Not all of /etc: it holds secrets, and a worker may have to keep a capability that reads them."""
-SYSFS = tuple(
-    f"/sys/{name}"
-    for name in ("block", "bus", "class", "dev", "devices", "module", "kernel/iommu_groups", "kernel/mm", "power")
-)
+SYSFS = tuple(f"/sys/{name}" for name in ("block", "bus", "class", "dev", "devices", "module", "kernel/iommu_groups"))
 """What tells of devices. Not all of /sys: who keeps a capability would see debugfs, tracefs, the firmware's tables."""
 PSEUDO_DEVICES = (
     # Not zero: mapped, it is memory that no limit of a process counts.

@@ -14,6 +14,7 @@ from devd.workers.errors import SpecError
 from devd.workers.hw import allowance, nvme_smart, usb_calls, vfio
 from devd.workers.probes.registry import make_probe
 from devd.workers.resets import make_reset
+from devd.workers.sandbox import seccomp
 from devd.workers.sandbox.identity import FIRST_UID, UIDS, uid_for
 from devd.workers.sandbox.needs import NOTHING, PathNeed, SandboxNeeds, widened
 from devd.workers.sandbox.requests import ANY, REFUSED, Request, of_type
@@ -67,6 +68,12 @@ FULL = Device(
     },
 )
 """What every driver's discovery would have left for its workers."""
+SELECTORS: dict[str, dict[str, object]] = {
+    "node": {"path": ["/dev/null"]},
+    "sim": {"devices": [{"name": "one"}]},
+    "usb": {"vendor": "0403"},
+    "pci": {"class": "0x030000"},
+}
 SMART, CONTROL, RESET = nvme_smart.ADMIN_COMMAND, usb_calls.USBDEVFS_CONTROL, usb_calls.USBDEVFS_RESET
 
 
@@ -94,6 +101,21 @@ def test_drivers_declare_the_requests_they_make(driver: str, probe: set[Request]
 def test_every_driver_declares() -> None:
     """The test above asks each driver there is."""
     assert set(KINDS) == {"infiniband", "nvidia", "nvme", "pci", "usb", "vfio"}
+
+
+@pytest.mark.parametrize("driver", ["node", "sim", *sorted(KINDS)])
+def test_filters_of_devds_own_workers_are_prepared(driver: str, runner: CommandRunner) -> None:
+    """Each set of groups that one of devd's own workers or scouts may have is built before it is forked."""
+    commands = make_probe(_spec({"kind": "exec", "command": "true"}), runner).needs.groups
+    if driver in KINDS:
+        kind = KINDS[driver]
+        probe = allowance.needs_of(kind.allowed(FULL), FULL).groups
+        resets = [allowance.needs_of(one.allowed(FULL), FULL).groups for one in kind.resets.values()]
+        found = {probe, *(probe | one for one in resets), probe | commands}
+        found.add(make_driver(driver, SELECTORS.get(driver, {})).needs.groups)
+    else:
+        found = {frozenset(), commands, make_driver(driver, SELECTORS[driver]).needs.groups}
+    assert found <= set(seccomp.USUAL)
 
 
 def test_probe_of_a_request_may_make_that_one(runner: CommandRunner) -> None:
