@@ -291,6 +291,12 @@ def _restart(state: DeviceState, event: ev.RestartAsked, policy: Policy) -> Step
     return moves.kill(state, event.at_s, why, inspect=False)
 
 
+def _restart_absent(state: DeviceState, event: ev.RestartAsked, policy: Policy) -> Step:
+    """Forget what is held against a device that is not there: it begins anew when it comes back."""
+    del event, policy
+    return moves.pardoned(state), (ev.Record("restart", "an operator asked; it begins anew once it is back"),)
+
+
 def _respecified(state: DeviceState, event: ev.Respecified, policy: Policy) -> Step:
     """Replace the worker in order; the lease goes on, and a reset that runs is not cut short."""
     del policy
@@ -443,7 +449,7 @@ TABLE: dict[type, dict[Phase, object]] = {
         _pre_start_refused, STARTING=_pre_start, BACKOFF=_pre_start, SERVING=_pre_start, RESETTING=_pre_start
     ),
     ev.PreStartExpired: _row(_pre_start_expired),
-    ev.RestartAsked: _row(_restart, ABSENT=_drop),
+    ev.RestartAsked: _row(_restart, ABSENT=_restart_absent),
     ev.Respecified: _row(_respecified, ABSENT=_drop),
     ev.Cordoned: _row(_cordoned),
     ev.Uncordoned: _row(_uncordoned),
