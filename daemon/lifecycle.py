@@ -10,19 +10,15 @@ from dataclasses import replace
 from typing import cast
 
 from devd.daemon import events as ev
-from devd.daemon import lease, moves
+from devd.daemon import lease, moves, resetting
 from devd.daemon.device_state import (
     BLANK,
-    IN_FLIGHT_S,
-    LEASE_SLACK_S,
     WORKER_PHASES,
     DeviceState,
     Memory,
     Phase,
     Policy,
 )
-
-RESPECIFIED = "its configuration was changed"
 
 
 class LifecycleError(Exception):
@@ -175,51 +171,8 @@ def _reported(state: DeviceState, event: ev.Reported, policy: Policy) -> Step:
         # The start of a probe brings its deadline forward and never back: no one lives on by starting for ever.
         state = replace(state, deadline_s=min(due_s, state.deadline_s or due_s))
     if finished and was_fresh and state.waiters:
-        return _begin_reset(state, event.at_s, policy)
+        return resetting.begin(state, event.at_s, policy)
     return state, ()
-
-
-def _reported_in_reset(state: DeviceState, event: ev.Reported, policy: Policy) -> Step:
-    """Take note of it; the reset's own deadline stands whatever the worker says."""
-    if event.health.seq <= state.seq:
-        return state, ()
-    lease_s = state.lease_until_s
-    state = lease.judge(state, event.health, event.at_s, policy)
-    return (state if lease_s is None else lease.hold_open(state, lease_s)), ()
-
-
-def _begin_reset(state: DeviceState, at_s: float, policy: Policy) -> Step:
-    if policy.reset_timeout_s is None:
-        after, answers = moves.answer(state, ok=state.lease_until_s is not None, text=state.reason)
-        return after, answers
-    # A probe that is under way ends first, and one follows the reset.
-    deadline_s = at_s + policy.timeout_s + policy.reset_timeout_s + policy.timeout_s + LEASE_SLACK_S
-    reset_id = state.reset_id + 1
-    # Its own reset is not the device's fault: a live lease is held open, once, up to the reset's deadline, which ends
-    # it whatever an absence of the front makes of both.
-    state = lease.hold_open(moves.enter(state, Phase.RESETTING, at_s, deadline_s), deadline_s + IN_FLIGHT_S)
-    state = replace(state, reset_id=reset_id)
-    record = ev.Record("reset", f"reset {reset_id} begins")
-    return state, (record, ev.SendReset(state.incarnation, reset_id))
-
-
-def _reset_finished(state: DeviceState, event: ev.ResetFinished, policy: Policy) -> Step:
-    if event.reset_id != state.reset_id:
-        return state, ()
-    if event.health.seq > state.seq:
-        state = lease.judge(state, event.health, event.at_s, policy)
-    if event.health.verdict == "pass" and state.lease_until_s is not None:
-        state = lease.grant(state, event.at_s + policy.lease_s)
-    state = lease.let_go(state, event.at_s, event.reason or "its reset has ended without a good probe")
-    state = moves.enter(state, Phase.SERVING, event.at_s, lease.report_due_s(state, event.health, event.at_s, policy))
-    well = event.ok and state.lease_until_s is not None
-    text = "" if well else (event.reason or state.reason or "the device is not healthy after its reset")
-    state, answers = moves.answer(state, ok=well, text=text)
-    record = ev.Record("reset-done" if event.ok else "reset-failed", event.reason)
-    if not state.stale:
-        return state, (record, *answers)
-    after, effects = moves.leave(replace(state, respawn=True), event.at_s, RESPECIFIED)
-    return after, (record, *answers, *effects)
 
 
 def _died(state: DeviceState, event: ev.Died, policy: Policy) -> Step:
@@ -249,32 +202,6 @@ def _misbehaved(state: DeviceState, event: ev.Misbehaved, policy: Policy) -> Ste
     reason = f"its worker broke the protocol: {event.detail}"
     after, effects = moves.kill(lease.end(state, reason), event.at_s, reason, inspect=False)
     return after, effects
-
-
-def _pre_start(state: DeviceState, event: ev.PreStartAsked, policy: Policy) -> Step:
-    if state.phase in (Phase.STARTING, Phase.BACKOFF) and not state.well and state.decided:
-        return state, (ev.Answer(event.waiter, ok=False, text=state.reason),)
-    state = replace(state, waiters=(*state.waiters, event.waiter))
-    if state.phase is Phase.SERVING and state.probe_count > 0:
-        return _begin_reset(state, event.at_s, policy)
-    return state, ()
-
-
-def _pre_start_refused(state: DeviceState, event: ev.PreStartAsked, policy: Policy) -> Step:
-    del policy
-    return state, (ev.Answer(event.waiter, ok=False, text=state.reason or "its worker is being replaced"),)
-
-
-def _pre_start_expired(state: DeviceState, event: ev.PreStartExpired, policy: Policy) -> Step:
-    del policy
-    if event.waiter not in state.waiters:
-        return state, ()
-    waited = {
-        Phase.RESETTING: f"its reset has run for {event.at_s - state.phase_since_s:.1f} s and goes on",
-        Phase.SERVING: "its first probe has not ended",
-    }.get(state.phase, "its worker has not come back")
-    state = replace(state, waiters=tuple(one for one in state.waiters if one != event.waiter))
-    return state, (ev.Answer(event.waiter, ok=False, text=waited),)
 
 
 def _restart(state: DeviceState, event: ev.RestartAsked, policy: Policy) -> Step:
@@ -439,16 +366,20 @@ TABLE: dict[type, dict[Phase, object]] = {
     ev.Retired: _row(_retired),
     ev.Spawned: _row(ILLEGAL, STARTING=_spawned, STOPPING=_spawned_late),
     ev.SpawnFailed: _row(ILLEGAL, STARTING=_spawn_failed, STOPPING=_spawn_failed),
-    ev.Reported: _row(_drop, STARTING=_reported, SERVING=_reported, RESETTING=_reported_in_reset),
-    ev.ResetFinished: _row(_drop, RESETTING=_reset_finished),
+    ev.Reported: _row(_drop, STARTING=_reported, SERVING=_reported, RESETTING=resetting.reported_in_reset),
+    ev.ResetFinished: _row(_drop, RESETTING=resetting.reset_finished),
     ev.Died: _row(_died, ABSENT=_drop, BACKOFF=_drop, FAILED=_drop),
     ev.Exited: _row(_exited, ABSENT=ILLEGAL, BACKOFF=ILLEGAL, FAILED=ILLEGAL),
     ev.Observed: _row(_drop, STOPPING=_observed),
     ev.Misbehaved: _row(_drop, STARTING=_misbehaved, SERVING=_misbehaved, RESETTING=_misbehaved, LEAVING=_misbehaved),
     ev.PreStartAsked: _row(
-        _pre_start_refused, STARTING=_pre_start, BACKOFF=_pre_start, SERVING=_pre_start, RESETTING=_pre_start
+        resetting.pre_start_refused,
+        STARTING=resetting.pre_start,
+        BACKOFF=resetting.pre_start,
+        SERVING=resetting.pre_start,
+        RESETTING=resetting.pre_start,
     ),
-    ev.PreStartExpired: _row(_pre_start_expired),
+    ev.PreStartExpired: _row(resetting.pre_start_expired),
     ev.RestartAsked: _row(_restart, ABSENT=_restart_absent),
     ev.Respecified: _row(_respecified, ABSENT=_drop),
     ev.Cordoned: _row(_cordoned),

@@ -18,16 +18,13 @@ from devd.daemon import lifecycle, proc
 from devd.daemon.census import Census
 from devd.daemon.cgroups import Cgroups
 from devd.daemon.charge import Charge, Keeper, Listeners, SpecMaker
-from devd.daemon.claimed_text import REASON_CHARS, bounded_findings, bounded_health, bounded_sandbox, plain
 from devd.daemon.crowd import Crowd
 from devd.daemon.deadlines import Deadlines
 from devd.daemon.device_state import DeviceState, Phase, Policy, remembered
 from devd.daemon.fences import Fences
-from devd.daemon.health_feed import most_sequence
+from devd.daemon.hearing import Hearing
 from devd.daemon.holds import Holds
-from devd.daemon.memory import baseline_fits
 from devd.daemon.recollection import Recollection
-from devd.daemon.sandbox_words import BROKEN
 from devd.daemon.stirring import Stirring
 from devd.daemon.turns import Turns
 from devd.daemon.workforce import End, Workforce
@@ -35,20 +32,14 @@ from devd.ipc.endpoints import RuntimeLayout, ipc_address
 from devd.ipc.identity import PeerAuthenticator
 from devd.ipc.messages import (
     Fault,
-    Findings,
     FromWorker,
     Health,
-    Hello,
     Inject,
-    Listing,
     Node,
     ProbeNow,
     Reset,
-    ResetDone,
-    Stirred,
     Stop,
     Usage,
-    Written,
 )
 
 log = logging.getLogger("devd.supervisor")
@@ -82,7 +73,7 @@ class Supervisor:
         self._memory = Recollection(loop, self._keeper, self.holds, self._charges, self.send, tell.changed)
         self._crowd = Crowd()
         self._salt = secrets.randbits(32)
-        self._stirring = Stirring(self, self.now)
+        self._hearing = Hearing(self, self._charges, self._keeper, tell, Stirring(self, self.now))
         self.turns = Turns(loop)
         self._deadlines = Deadlines(loop, self.turns, self._charges, self.send)
         self.workforce = Workforce(loop, context, layout, auth, self, self.turns)
@@ -365,58 +356,8 @@ class Supervisor:
                 self.send(device, ev.Exited(self.now(), 0, "held the device"))
 
     def said(self, device: str, incarnation: int, message: FromWorker) -> str:
-        """Take in a message from a worker's own channel; return why it is refused, or "".
-
-        It may speak for itself alone; what its role may say at all is its channel's matter.
-        """
-        charge = self._charges.get(device)
-        if charge is None or charge.state.incarnation != incarnation:
-            return ""
-        claimed, own = _speaker(message, charge)
-        if claimed != own or message.incarnation != incarnation:
-            detail = f"spoke for {claimed!r:.80}, incarnation {message.incarnation}"
-            self.misbehaved(device, incarnation, detail)
-            return "spoof"
-        match message:
-            case Hello():
-                charge.sandbox = bounded_sandbox(message.sandbox)
-                self._check_sandbox(charge, incarnation)
-                self._tell.greeted(device)
-            case ResetDone(_, _, reset_id, ok, reason, _, health):
-                said = plain(reason, REASON_CHARS)
-                done = ev.ResetFinished(self.now(), incarnation, reset_id, ok, said, bounded_health(health))
-                self.send(device, done)
-            case Listing():
-                self._tell.listed(device, message)
-            case Stirred():
-                self._stirring.take(message)
-            case Findings():
-                self._found(charge, message)
-            case Written():
-                self._tell.wrote(message)
-        return ""
-
-    def _found(self, charge: Charge, found: Findings) -> None:
-        device = charge.state.id
-        if not baseline_fits(found.baseline):
-            self.misbehaved(device, charge.state.incarnation, "sent a baseline that is too large to be kept")
-            return
-        charge.findings = bounded_findings(found)
-        self._keeper.keep_baseline(device, found.baseline)
-
-    def _check_sandbox(self, charge: Charge, incarnation: int) -> None:
-        """Compare what a worker says of its sandbox with what the kernel says, as far as it does."""
-        pid, sandbox = charge.state.pid, charge.sandbox
-        if pid is None or sandbox is None:
-            return
-        if sandbox.level == BROKEN:
-            why = "; ".join(f"{layer}: {why}" for layer, why in sandbox.missing.items())
-            log.error("%s: its sandbox does not hold: %s", charge.state.id, why, extra={"device": charge.state.id})
-        layer = proc.contradicted(pid, sandbox.active, charge.uid)
-        if layer:
-            self.misbehaved(
-                charge.state.id, incarnation, f"said that its sandbox has the layer {layer}, and it has not"
-            )
+        """Take in a message from a worker's own channel; return why it is refused, or ""."""
+        return self._hearing.said(device, incarnation, message)
 
     def misbehaved(self, device: str, incarnation: int, detail: str) -> None:
         """End a worker that broke the protocol."""
@@ -424,22 +365,7 @@ class Supervisor:
 
     def reported(self, device: str, health: Health) -> str:
         """Take in a health message whose sender is known to be the device's worker; return why it is refused, or ""."""
-        charge = self._charges.get(device)
-        if charge is None or health.incarnation < charge.state.incarnation:
-            return "stale"
-        state = charge.state
-        if health.incarnation > state.incarnation:
-            self.misbehaved(device, state.incarnation, f"spoke for incarnation {health.incarnation}")
-            return "spoof"
-        if health.seq > most_sequence(self.now() - state.spawned_at_s):
-            self.misbehaved(device, state.incarnation, f"sent the impossible sequence number {health.seq}")
-            return "future"
-        health = bounded_health(health)
-        if health.verdict == "fail" and state.pid is not None and (stuck := proc.stuck(state.pid)):
-            # The worker may not see of its own command what it hangs in.
-            health = replace(health, reason=f"{health.reason}; {stuck}")
-        self.send(device, ev.Reported(self.now(), health.incarnation, health))
-        return ""
+        return self._hearing.reported(device, health)
 
     # ---- the end ----
 
@@ -451,10 +377,3 @@ class Supervisor:
         self._census.close()
         self._cgroups.close()
         self.workforce.close()
-
-
-def _speaker(message: FromWorker, charge: Charge) -> tuple[str, str]:
-    """Return for whom a message says it speaks, and for whom its sender may: a scout speaks for its resource."""
-    if isinstance(message, Listing | Stirred):
-        return message.resource, charge.resource
-    return message.device, charge.state.id

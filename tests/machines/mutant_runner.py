@@ -13,7 +13,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-CORE = ("lease", "moves", "lifecycle")
+CORE = ("lease", "moves", "resetting", "lifecycle")
 """The core's modules, each after those it imports."""
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN_WITHIN_S = 600
 """Twenty seconds of computing, on a machine that has others to do."""
 pytestmark = pytest.mark.timeout(RUN_WITHIN_S + 30)
-CORE = {name: ROOT / "daemon" / f"{name}.py" for name in ("lease", "moves", "lifecycle")}
+CORE = {name: ROOT / "daemon" / f"{name}.py" for name in ("lease", "moves", "resetting", "lifecycle")}
 
 MUTANTS: dict[str, tuple[str, ...]] = {
     "a dead worker's report counts": ("if incarnation != state.incarnation:", "if False:"),
