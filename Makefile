@@ -30,11 +30,12 @@ demo: $(STAMP)  ## run devd for DEMO_SECONDS (60) against a stub kubelet, with t
 test: lint  ## lint, then every test
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
-lint: $(STAMP)  ## ruff, mypy --strict, import-linter, the dependencies' pins; asks nobody outside
+lint: $(STAMP)  ## ruff, mypy --strict, import-linter, code that runs texts, the dependencies' pins; asks nobody outside
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m deploy.audit.code
 	$(BIN)/python -m deploy.audit
 
 audit: $(STAMP)  ## the dependencies again, and pip-audit's word on them where it is installed and reaches its database

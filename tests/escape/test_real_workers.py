@@ -1,5 +1,6 @@
-"""Real workers of a real fork server: what their sandboxes come to, and what a command that was taken over gets."""
+"""Real workers of a real fork server: what their sandboxes come to, and what one that was taken over gets."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from devd.daemon.demo.rig import Rig
 from devd.ipc.messages import Device, Node, Reset
+from tests.faults.worlds import SIM, sim, until
 from tests.support.forkbench import ForkBench, Worker
 
 NULL = Device("null", (Node("/dev/null", "char", 1, 3),), {"sysfs": "/sys/devices/virtual/mem/null"})
@@ -200,3 +203,37 @@ def test_command_cannot_write_but_where_it_was_allowed(bench: ForkBench, tmp_pat
     verdict = bench.until_verdict("null")
     assert verdict.verdict == "pass", verdict.reason
     assert [one.name for one in (*allowed.iterdir(), *beside.iterdir())] == ["x"]
+
+
+TRAITOR = "test.devd.io/traitor"
+TRAITORS_PACKAGE = Path(__file__).parents[1] / "support" / "traitor"
+
+
+@pytest.mark.parametrize("connection", ["health", "command"])
+def test_word_about_another_device_by_hand_ends_its_sender(connection: str) -> None:
+    """Frames of ZeroMQ's protocol that a worker writes itself, in another's name, are refused, and it is ended."""
+    config = f"""{sim("[{name: well}]")}
+  - name: {TRAITOR}
+    driver: traitor
+    match: {{whom: well, on: {connection}}}
+    probe: {{period: 200ms, timeout: 2s}}
+"""
+
+    async def play(rig: Rig) -> None:
+        await rig.healthy(SIM, 1)
+        kills = await rig.journal_has("traitor", "kill", 1)
+        assert "spoke for 'well'" in kills[0]["detail"]
+        if connection == "health":
+            assert rig.status()["daemon"]["counters"]["health_refused"].get("spoof", 0) >= 1
+        probes = rig.device("well")["last_probe"]["at"]
+        await until(lambda: rig.device("well")["last_probe"]["at"] > probes, "a probe of the neighbour")
+        assert [health for _at_s, health in rig.turns(SIM, "well")] == ["Healthy"]
+        assert rig.device("well")["restarts"] == 0
+
+    async def run() -> None:
+        rig = Rig(config)
+        rig.environment["PYTHONPATH"] = str(TRAITORS_PACKAGE)
+        async with rig:
+            await play(rig)
+
+    asyncio.run(run())
