@@ -83,16 +83,16 @@ def test_second_daemon_on_a_node_is_refused() -> None:
 
 
 def written_by_a_newer_devd(file: Path, **more: object) -> None:
-    """Change a file of the state directory as a later release would: a higher version, and fields nobody knows yet."""
+    """Change a file of the state directory as a later release would: fields nobody knows yet, and more."""
     facts = json.loads(file.read_bytes())
     del facts["checksum"]
-    facts |= {"version": memory.VERSION + 1, "quarantine": {"until": "tomorrow"}, **more}
+    facts |= {"quarantine": {"until": "tomorrow"}, **more}
     line = json.dumps({**facts, "checksum": memory._checksum(facts)}, sort_keys=True, separators=(",", ":"))
     file.write_text(line + "\n", encoding="utf-8")
 
 
 def test_rollback_reads_what_it_knows_of_a_newer_devds_state() -> None:
-    """What a newer devd wrote beside the known is passed over; where the known itself is otherwise, it is set aside.
+    """What a newer devd wrote beside the known is passed over; a file of a version that is not known is set aside.
 
     A cordon is never lost that way: a device whose file cannot be read comes back cordoned, and the log says so.
     """
@@ -104,7 +104,7 @@ def test_rollback_reads_what_it_knows_of_a_newer_devds_state() -> None:
         await until(lambda: rig.status()["daemon"]["counters"]["state"]["waiting"] == 0, "the disk has taken it")
         await rig.end_daemon()
         written_by_a_newer_devd(rig.state_dir / "devices" / "a.json")
-        written_by_a_newer_devd(rig.state_dir / "devices" / "b.json", cordon={"by": "root", "reason": "fan is broken"})
+        written_by_a_newer_devd(rig.state_dir / "devices" / "b.json", version=memory.VERSION + 1)
         rig.start_daemon()
         await rig.healthy(SIM, 1)
         assert rig.device("a")["cordon"] == "fan is broken"
@@ -112,5 +112,6 @@ def test_rollback_reads_what_it_knows_of_a_newer_devds_state() -> None:
         assert "cannot be read" in rig.device("b")["cordon"]
         assert "b.json cannot be read" in rig.log_text()
         assert "a.json" not in rig.log_text()
+        assert (rig.state_dir / "devices" / "b.json.newer").exists()
 
     scenario(sim(DEVICES), play)

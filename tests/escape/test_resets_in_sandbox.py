@@ -3,6 +3,7 @@
 Real workers, confined as on any node, with a tree of fixtures for /sys (``tests/support/sysbench.py``).
 """
 
+import contextlib
 import os
 import select
 import shutil
@@ -186,6 +187,15 @@ def test_nvidia_gpu(bench: SysBench) -> None:
     assert (done.ok, done.reason) == (True, "")
 
 
+def _fill(pipe: int) -> int:
+    """Write to a pipe until it takes no more; return how many bytes."""
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += os.write(pipe, bytes(select.PIPE_BUF))
+    return filled
+
+
 def test_worker_whose_directory_a_reset_made_anew_gives_way(bench: SysBench) -> None:
     """A function that was removed and found again has another directory, which this worker may not write to any more.
 
@@ -193,7 +203,9 @@ def test_worker_whose_directory_a_reset_made_anew_gives_way(bench: SysBench) -> 
     """
     rescan = pci_tree.bridge(bench.tree) / "rescan"
     real = pci_tree.function(bench.tree)
-    bench.attribute(rescan)
+    rescans = bench.attribute(rescan)
+    # Full, so that the order to rescan is taken only once what it has to find is there, as the kernel does it.
+    filled = _fill(rescans)
     removed = bench.attribute(real / "remove")
 
     def kernel() -> None:
@@ -202,6 +214,7 @@ def test_worker_whose_directory_a_reset_made_anew_gives_way(bench: SysBench) -> 
             real.rename(real.with_name("removed"))
             ignored = shutil.ignore_patterns("remove")
             shutil.copytree(real.with_name("removed"), real, symlinks=True, ignore=ignored)
+        os.read(rescans, filled)
 
     worker = bench.begin("pci", _pci(bench.tree), "remove-rescan")
     thread = threading.Thread(target=kernel)

@@ -5,6 +5,7 @@ A mount of this process's own puts OPEN_SHADOW in its place; Landlock's rule is 
 
 import ctypes
 import os
+import runpy
 import sys
 
 CLONE_NEWNS = 0x00020000
@@ -22,4 +23,4 @@ if __name__ == "__main__":
         sys.exit("no mount namespace of its own to be had")
     mount(b"none", b"/", MS_REC | MS_PRIVATE)
     mount(os.fsencode(os.environ["OPEN_SHADOW"]), b"/etc/shadow", MS_BIND)
-    os.execv(sys.executable, [sys.executable, "-m", "devd", *sys.argv[1:]])  # noqa: S606 - no shell is meant
+    runpy.run_module("devd", run_name="__main__", alter_sys=True)
