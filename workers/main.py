@@ -97,7 +97,7 @@ class Worker:
         device = self._spec.device
         if self._renewed:
             return _renewed(self._renewed)
-        if isinstance(self._probe, GoneProbe):
+        if isinstance(self._probe, GoneProbe) or (isinstance(self._probe, DriverProbe) and not self._probe.begun):
             return DeviceGoneError(f"nothing was left of {device} when its worker began: a new one looks again")
         if isinstance(self._probe, DriverProbe) and self._probe.stale:
             return StaleDriverError(f"the driver of {device} was changed beneath its worker: a new one begins")

@@ -51,9 +51,12 @@ class LiveSignals(Protocol):
 
 
 class Extras:
-    """What signals may have beside, as it is where they have it not: who needs one of them defines it, by its name."""
+    """What signals may have beside, as it is where they have it not: who needs one of them defines it, by its name.
 
-    def __init__(self, signals: LiveSignals) -> None:
+    Without signals, as before the first probe, all is as where they have nothing.
+    """
+
+    def __init__(self, signals: LiveSignals | None) -> None:
         self._signals = signals
 
     @property

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from devd.ipc.messages import Device, WorkerSpec
@@ -25,6 +26,7 @@ ASK_AGAIN_S = 300.0
 class DriverProbe:
     """Check the signals one after the other; the first that is bad is the reason, the others are counted.
 
+    Made before the sandbox is on, of what the driver declares; its own code on the device runs from the first check on.
     Raises OutOfReachError for a device that discovery did not find where devices lie, beside SpecError and OSError.
     """
 
@@ -36,9 +38,9 @@ class DriverProbe:
         self.needs: SandboxNeeds = needs_of(kind.allowed(self._device), self._device, kind.places)
         # Before the driver's code sees what may lead it elsewhere.
         reach.check(self.needs, spec.sandbox)
-        tools = Tools(runner, params, spec.baseline)
-        self._signals: LiveSignals = kind.watch(self._device, tools)
-        self._extras = Extras(self._signals)
+        self._watch = partial(kind.watch, self._device, Tools(runner, params, spec.baseline))
+        self._signals: LiveSignals | None = None
+        self._extras = Extras(None)
         self._offered: tuple[str, ...] | None = None
         self._ask_every_s = ask_every_s
         self._ask_again_s = 0.0
@@ -49,16 +51,17 @@ class DriverProbe:
     # ---- what the worker asks -----------------------------------------------------------------------------------
 
     def run(self, call: Call) -> str:
-        """Check every wanted signal that is offered. Raises ProbeError, OSError."""
+        """Check every wanted signal that is offered. Raises ProbeError, OSError, SpecError."""
+        signals = self._begun(call)
         if self._offered is None or time.monotonic() >= self._ask_again_s:
             call.say(f"ask which signals {self._device.id} has")
-            self._offered = self._signals.offered
+            self._offered = signals.offered
             self._ever_offered |= set(self._offered)
             self._ask_again_s = time.monotonic() + self._ask_every_s
         bad: dict[str, str] = {}
         for name in self.checked:
             call.say(f"check {name} of {self._device.id}")
-            reason = self._check(name)
+            reason = self._check(signals, name)
             if reason and reason not in bad.values():
                 bad[name] = reason
         if bad:
@@ -110,11 +113,26 @@ class DriverProbe:
         self._extras.cured()
         self._offered = None
 
+    @property
+    def begun(self) -> bool:
+        """Return whether the driver has taken the device up; where nothing was there, only a new process can."""
+        return self._signals is not None
+
+    def _begun(self, call: Call) -> LiveSignals:
+        if self._signals is None:
+            call.say(f"begin with {self._device.id}")
+            try:
+                self._signals = self._watch()
+            except OSError as error:
+                raise ProbeError(explain("begin with", str(error.filename or self._device.id), error)) from error
+            self._extras = Extras(self._signals)
+        return self._signals
+
     # ---- one signal ---------------------------------------------------------------------------------------------
 
-    def _check(self, name: str) -> str:
+    def _check(self, signals: LiveSignals, name: str) -> str:
         try:
-            return self._signals.check(name)
+            return signals.check(name)
         except OSError as error:
             return explain(f"check {name}", str(error.filename or self._device.id), error)
 

@@ -127,7 +127,7 @@ def test_signals_need_not_have_more_than_they_check(monkeypatch: pytest.MonkeyPa
 
 
 def test_signals_hear_of_a_reset_by_the_documented_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``release`` before one and ``cured`` after one that worked."""
+    """``release`` before one and ``cured`` after one that worked; before the first probe there is none of its code."""
     made: list[Holding] = []
 
     def watch(device: Device, tools: Tools) -> Holding:
@@ -136,5 +136,8 @@ def test_signals_hear_of_a_reset_by_the_documented_names(monkeypatch: pytest.Mon
 
     probe = _probe(monkeypatch, watch)
     probe.release()
+    assert (made, probe.begun, probe.fd) == ([], False, None)
+    assert probe.run(Call(lambda _activity: None, 0.0, 1.0)) == ""
+    probe.release()
     probe.cured()
-    assert made[0].calls == ["release", "cured"]
+    assert (probe.begun, made[0].calls) == (True, ["release", "cured"])
