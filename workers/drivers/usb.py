@@ -11,7 +11,7 @@ from devd.workers.drivers.twins import Candidate, Twins, listed
 from devd.workers.drivers.usb_resets import AuthorizedReset, PortReset, allowed_resets
 from devd.workers.drivers.usb_signals import SIGNALS, UsbSignals
 from devd.workers.errors import SpecError
-from devd.workers.hw import attributes, devlinks, hexids, selection, subtree, usb, usb_calls
+from devd.workers.hw import attributes, devlinks, hexids, selection, subtree, survey, usb, usb_calls
 from devd.workers.hw.allowance import Allowance
 from devd.workers.params import Params
 from devd.workers.sandbox.requests import Request
@@ -52,7 +52,8 @@ class UsbDriver:
         seen = [one for one in usb.devices(self._root) if hubs_too or one.device_class != usb.HUB_CLASS]
         # First of all: under which stable name a node is given depends on whether the device's own is good for one.
         self.twins.see([(self._own_name(one), self._port(one)) for one in seen])
-        found, problems = listed([self._candidate(one) for one in seen], self._selection, self.twins)
+        candidates = survey.each(seen, self._candidate, lambda one: one.name)
+        found, problems = listed(candidates, self._selection, self.twins)
         devices = [one for one in found if one.nodes]
         problems.extend(
             f"{one.properties['name']} ({one.id}) has none of the nodes {', '.join(self._nodes)}: not offered"

@@ -47,8 +47,10 @@ def _nvme(root: Path) -> Path:
 
 
 def _usb(root: Path) -> Path:
-    usb_tree.device(root, "1-5", serial="OTHER", number=6)
-    return usb_tree.device(root)
+    usb_tree.tty(root, usb_tree.device(root, "1-5", serial="OTHER", number=6), "ttyUSB1", 1)
+    real = usb_tree.device(root)
+    usb_tree.tty(root, real)
+    return real
 
 
 def _nvidia(root: Path) -> Path:
@@ -95,6 +97,7 @@ NEEDED = [
     ("nvme", "nvme0n1/dev"),
     ("usb", "serial"),
     ("usb", "idVendor"),
+    ("usb", "1-4:1.0/ttyUSB0/tty/ttyUSB0/dev"),
 ]
 
 
