@@ -182,7 +182,7 @@ class Daemon:
             control,
             self._supervisor,
             self._build_status,
-            lambda: unready(self._fleet.endpoints, self._fleet.problems),
+            lambda: unready(self._fleet.endpoints, self._fleet.problems, self._fleet.undiscovered),
             self._reload.ask,
             ResetOrders(self._fleet.tables),
             group=self._layout.group is not None,

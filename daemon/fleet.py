@@ -71,6 +71,11 @@ class Fleet:
         return table.device(offered) if table is not None else None
 
     @property
+    def undiscovered(self) -> dict[str, str]:
+        """Why it is not known yet what there is of a resource, by its name."""
+        return {name: self.scouts.why_unlisted(name) for name in self.tables if not self.scouts.listed(name)}
+
+    @property
     def settled(self) -> bool:
         """Whether the first try with the kubelet is over for each resource: it has it, or the status tells why not."""
         return all(one.settled for one in self.endpoints.values())

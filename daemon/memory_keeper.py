@@ -69,16 +69,21 @@ class MemoryKeeper:
         """Return what is known of a device, without its worker: whether that lives is the fences' word.
 
         A device whose file could not be read comes back cordoned: whether it was is not known. As long as nothing could
-        be read no device is to be touched: one may be cordoned, or held by a process.
+        be read no device is to be touched: one may be cordoned, or held by a process. A scout begins anew with each
+        devd, whatever became of the last: what made it fail may be mended, and without it a resource has no devices.
         """
-        if not self._read and not self._helper(device):
+        if self._helper(device):
+            self._departed.pop(device, None)
+            self._unseen.discard(device)
+            return BLANK
+        if not self._read:
             story = f"its state has not been read yet: {self._store.problem}"
             return Memory(fence=f"{story}; 'devd uncordon {device}' gives it back unread")
         self._departed.pop(device, None)
         self._unseen.discard(device)
         kept = self._kept.get(device)
         problem = self._corrupt.get(file_name(device, SUFFIX))
-        if kept is None and problem is not None and not self._helper(device):
+        if kept is None and problem is not None:
             cordoned = replace(BLANK, cordon=f"not known whether it was: {problem}")
             self.keep(device, cordoned)
             return cordoned

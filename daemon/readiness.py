@@ -14,14 +14,20 @@ MOST_NAMED = 4
 WHY_CHARS = 120
 
 
-def unready(endpoints: Mapping[str, ResourceEndpoint], problems: Mapping[str, str]) -> str:
+def unready(
+    endpoints: Mapping[str, ResourceEndpoint], problems: Mapping[str, str], undiscovered: Mapping[str, str]
+) -> str:
     """Return which resources the kubelet does not have and why, in one line; empty when it has all, or there are none.
 
-    ``problems`` has what keeps a resource from being served at all, by its name.
+    ``problems`` has what keeps a resource from being served at all, by its name; ``undiscovered`` why nobody has looked
+    yet what there is of one: an empty list says nothing of what the node has.
     """
     missing = {name: one for name, one in endpoints.items() if one.status.state != "registered"}
     if not missing:
-        return ""
+        unknown = [f"{name} ({plain(why, WHY_CHARS)})" for name, why in islice(undiscovered.items(), MOST_NAMED)]
+        return (
+            f"{len(undiscovered)} of {len(endpoints)} resources not discovered: {'; '.join(unknown)}" if unknown else ""
+        )
     told = [_why(name, one, problems) for name, one in islice(missing.items(), MOST_NAMED)]
     if len(missing) > MOST_NAMED:
         told.append(f"{len(missing) - MOST_NAMED} more")

@@ -136,6 +136,11 @@ class ScoutFeed:
         """Return whether a resource's scout has spoken."""
         return self._started and resource in self._listings
 
+    def why_unlisted(self, resource: str) -> str:
+        """Return what keeps a resource's scout from its first list, in its own words."""
+        charge = self._supervisor.get(scout_id(resource))
+        return charge.state.reason if charge is not None and charge.state.reason else "its scout has not looked yet"
+
     def problems(self, resource: str) -> tuple[str, ...]:
         """Return what discovery has to tell the operator about a resource."""
         listing = self._listings.get(resource)

@@ -3,11 +3,15 @@
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 from devd.daemon.demo.rig import Rig
+from devd.daemon.first_verdicts import WITHIN_S
 from devd.daemon.readiness import MOST_NAMED, WHY_CHARS
 from tests.faults.worlds import GRACE_S, SIM, answers, scenario, sim, until
 
+LAMP = Path(__file__).parents[1] / "support" / "lamp"
+"""Its entry point ``broken`` leads to what is no driver."""
 ONE = "[{name: card}]"
 MANY = 6
 MANY_RESOURCES = "resources:\n" + "".join(
@@ -63,5 +67,21 @@ def test_what_never_was_registered_is_not_ready() -> None:
         assert told.stderr.count("test.devd.io/many") == MOST_NAMED
         assert f"{MANY - MOST_NAMED} more" in told.stderr
         assert len(told.stderr) < MOST_NAMED * (WHY_CHARS + 80) + 100
+
+    asyncio.run(play())
+
+
+def test_resource_that_nobody_could_look_for_is_not_ready() -> None:
+    """The kubelet has an empty list in the end, which says nothing of the node: the text tells what keeps the scout."""
+    rig = Rig("resources: [{name: test.devd.io/gone, driver: broken, match: {room: /tmp}}]")
+    rig.environment |= {"PYTHONPATH": str(LAMP)}
+
+    async def play() -> None:
+        async with rig:
+            await rig.kubelet.wait_for(lambda: "test.devd.io/gone" in rig.kubelet.resources, WITHIN_S + GRACE_S)
+            await until(lambda: "not discovered" in health(rig, "--ready").stderr, "the empty list is no readiness")
+            told = health(rig, "--ready")
+        assert told.returncode == 1
+        assert "1 of 1 resources not discovered: test.devd.io/gone (" in told.stderr
 
     asyncio.run(play())

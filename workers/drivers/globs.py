@@ -95,7 +95,15 @@ def fixed_part(pattern: str) -> str:
     """Return the nearest directory there is now below which all matches of an absolute pattern lie."""
     folder = Path("/")
     for part in [one for one in pattern.split("/") if one][:-1]:
-        if has_magic(part) or not (folder / part).is_dir():
+        if has_magic(part) or not _is_directory(folder / part):
             break
         folder /= part
     return str(folder)
+
+
+def _is_directory(path: Path) -> bool:
+    """Return whether one is there and answers: of a dead mount, or one that is shut, the scan tells."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

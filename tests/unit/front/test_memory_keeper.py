@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from devd.daemon.device_state import Memory
+from devd.daemon.device_state import BLANK, Memory
 from devd.daemon.fences import Fences
 from devd.daemon.memory import Here
 from devd.daemon.memory_keeper import KEPT_DEPARTED, MemoryKeeper
@@ -60,3 +60,19 @@ def test_who_is_merely_not_there_yet_has_not_departed(tmp_path: Path) -> None:
     asyncio.run(many())
     assert len(run(tmp_path, ["new"])) == KEPT_DEPARTED + 6
     assert len(run(tmp_path, ["new"], unseen_after_s=0.0)) == KEPT_DEPARTED
+
+
+def test_a_scout_begins_anew(tmp_path: Path) -> None:
+    """That the last one was given up says nothing of the next: only a device's failure is remembered."""
+
+    async def play() -> None:
+        store = MemoryStore(tmp_path, HERE)
+        keeper = MemoryKeeper(
+            store, store.load(), Fences(asyncio.get_running_loop(), print), lambda one: one == "scout:r"
+        )
+        for one in ("scout:r", "device"):
+            keeper.keep(one, Memory(failed="given up"))
+        assert (keeper.recall("scout:r"), keeper.recall("device").failed) == (BLANK, "given up")
+        assert store.close(CLOSE_WITHIN_S)
+
+    asyncio.run(play())

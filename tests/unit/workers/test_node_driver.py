@@ -83,6 +83,20 @@ def test_other_files_are_identified_by_inode(tmp_path: Path) -> None:
     assert (device.properties, device.numa_node) == ({}, None)
 
 
+def test_folder_that_does_not_answer_hides_no_other(tmp_path: Path) -> None:
+    """A folder on the way that cannot even be looked at is told with its errno; what lies elsewhere is listed.
+
+    A name that no file system takes stands for a mount whose server is gone.
+    """
+    (tmp_path / "good").touch()
+    dead = tmp_path / ("x" * (os.pathconf(tmp_path, "PC_NAME_MAX") + 1))
+    driver = _any(tmp_path / "good", dead / "dev/port")
+    found = driver.discover()
+    assert [one.nodes[0].path for one in found.devices] == [str(tmp_path / "good")]
+    assert found.problems == (f"lstat {dead}: ENAMETOOLONG (File name too long)",)
+    assert str(tmp_path) in {need.path for need in driver.needs.paths}
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every directory")
 def test_refused_directory_is_a_problem(tmp_path: Path) -> None:
     """A directory that may not be read is told with its errno; the rest is listed."""
