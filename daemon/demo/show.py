@@ -33,6 +33,7 @@ EXIT_FAILED = 1
 def run(seconds: float) -> int:
     """Run the demo for ``seconds``; Ctrl-C ends it early and in order. Return the exit code."""
     rig = Rig(scenario.configuration())
+    rig.program = ("-m", "devd.daemon.demo.tied", str(os.getpid()))
     try:
         return asyncio.run(_Demo(rig, seconds).run())
     finally:

@@ -1,9 +1,12 @@
 """``devd demo`` as its user runs it."""
 
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
 
 DEMO = [sys.executable, "-m", "devd", "demo", "--seconds"]
 
@@ -34,3 +37,19 @@ def test_demo_ends_in_order_on_ctrl_c() -> None:
     assert "Summary" in rest
     assert "exit code 0" in rest
     assert not directory.exists()
+
+
+def test_demo_that_is_killed_takes_its_devd_along() -> None:
+    """SIGKILL leaves the demo no time for anything: its devd ends all the same, in order, with all its processes."""
+    with subprocess.Popen([*DEMO, "60"], stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        directory = Path(demo.stdout.readline().split()[-1])
+        while "pod-1 got" not in demo.stdout.readline():
+            assert demo.poll() is None
+        family = psutil.Process(demo.pid).children(recursive=True)
+        assert len(family) > 2, "devd, its fork server and workers"
+        demo.kill()
+        demo.wait(timeout=60)
+        _gone, left = psutil.wait_procs(family, timeout=60)
+    shutil.rmtree(directory)
+    assert left == []

@@ -2,21 +2,8 @@
 
 from devd.daemon import events as ev
 from devd.daemon import lifecycle
-from devd.daemon.device_state import Memory, Phase, Policy, remembered
-
-POLICY = Policy(
-    period_s=1.0,
-    timeout_s=0.5,
-    failures=1,
-    successes=1,
-    reset_timeout_s=None,
-    linger_s=10.0,
-    intensity=3,
-    window_s=20.0,
-    backoff_s=0.2,
-    backoff_max_s=4.0,
-    retry_s=60.0,
-)
+from devd.daemon.device_state import Memory, Phase, remembered
+from tests.machines.test_lifecycle import POLICY
 
 
 def test_a_restart_ends_the_hold_of_a_device_that_is_away() -> None:
